@@ -1,0 +1,1 @@
+"""The `shepherd` command: the whole system on one machine."""

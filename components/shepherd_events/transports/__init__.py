@@ -1,0 +1,1 @@
+"""Wires for the stream: in memory and ZMQ, behind one Protocol."""

@@ -1,0 +1,209 @@
+"""What every engine promises, and how one is made.
+
+Shaped after TensorRT-LLM's LLM API, so that handlers and tests serve every
+engine alike.  The life of an engine:
+
+    1. `create_engine(name, config)` checks what it can without loading a model.
+    2. `await start()`: returns when `generate` is ready to be called.
+    3. `generate` / `prefill`: any number at once, from the event loop's thread.
+    4. `await drain()`: returns when no request is running; new ones are refused.
+    5. `await close()`: frees everything; safe after a failed start, and twice.
+
+Cache events come in the order in which the cache changed, one tuple per engine
+step: a block is stored after its parent, a sequence's `SequenceFinished` comes
+after the last of its blocks is stored and before the first of them is removed.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from shepherd_events.events import (
+    Attribution,
+    BlockHash,
+    BlocksCleared,
+    BlocksRemoved,
+    BlocksReused,
+    BlocksStored,
+    CacheContext,
+    Tier,
+)
+from shepherd_worker.request import FinishReason, GenerateRequest, TokenChunk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """What an engine is built from; every limit is validated by `config.py`."""
+
+    model: str
+    """A directory in Hugging Face layout, or a hub id."""
+    tokenizer: str = ""
+    """Where the tokenizer is when it is not with the model."""
+    block_size: int = 16
+    """Tokens per KV block."""
+    num_kv_blocks: int | None = None
+    """Device blocks; None derives them from the memory that is free."""
+    kv_cache_free_gpu_mem_fraction: float = 0.9
+    """Share of the memory left after loading that the cache may take, when `num_kv_blocks` is None."""
+    max_batch_size: int = 32
+    """Sequences that run at once."""
+    max_num_tokens: int = 512
+    """Tokens that one forward pass computes at most."""
+    max_seq_len: int | None = None
+    """Prompt and output together; None takes the model's."""
+    max_waiting: int = 1024
+    """Requests that may wait; one more is refused with `OverloadedError`."""
+    device: str = "auto"
+    dtype: str = "auto"
+    transfer_host: str = "127.0.0.1"
+    """Where a prefill worker's KV can be fetched from."""
+    transfer_lease_s: float = 60.0
+    """How long the blocks of a handoff wait to be fetched."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineInfo:
+    """What a started engine is."""
+
+    engine: str
+    version: str
+    model_fingerprint: bytes
+    """Equal for engines whose KV blocks are interchangeable: same weights, type and layout."""
+    block_size: int
+    num_blocks: dict[Tier, int]
+    max_seq_len: int
+    max_batch_size: int
+    max_num_tokens: int
+    vocab_size: int
+    eos_token_ids: frozenset[int]
+    root_hash: BlockHash
+    """Parent of every first block without LoRA and salt."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStats:
+    """Where an engine stands; totals count from the start."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    blocks_referenced: int = 0
+    """Device blocks in use by running sequences and leases."""
+    blocks_cached: int = 0
+    """Device blocks that nobody uses and a hit may still find."""
+    blocks_empty: int = 0
+    prompt_tokens_total: int = 0
+    prompt_tokens_cached_total: int = 0
+    prompt_tokens_transferred_total: int = 0
+    """Prompt tokens whose KV came from a prefill worker."""
+    generated_tokens_total: int = 0
+    blocks_stored_total: int = 0
+    blocks_evicted_total: int = 0
+    preemptions_total: int = 0
+    transfer_bytes_total: int = 0
+    transfer_failures_total: int = 0
+    """Handoffs whose KV could not be fetched and was computed again."""
+    leases: int = 0
+    """Handoffs that wait to be fetched."""
+    leases_expired_total: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SequenceFinished:
+    """A sequence ended, cancelled ones included; its blocks may be removed from now on."""
+
+    origin: Attribution | None
+    context: CacheContext
+    prompt_tokens: int
+    cached_tokens: int
+    generated_tokens: int
+    last_block_hash: BlockHash | None
+    num_full_blocks: int
+    tail_token_ids: array[int]
+    """The tokens after the last full block, the last generated one included."""
+    finish_reason: FinishReason
+    started_unix_ns: int
+
+
+CacheEvent = BlocksStored | BlocksReused | BlocksRemoved | BlocksCleared | SequenceFinished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handoff:
+    """How a decode worker gets the KV that a prefill worker computed."""
+
+    engine: str
+    address: str
+    """`tcp://host:port` of the prefill worker's transfer server."""
+    transfer_id: str
+    """128 random bits in hex: who knows them may fetch the blocks, once."""
+    num_blocks: int
+    """Full blocks of the prompt that can be fetched."""
+    block_size: int
+    model_fingerprint: str
+    """Hex; a decode worker with another one computes the prompt itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillResult:
+    """A computed prompt: its first token, and where its KV waits."""
+
+    chunk: TokenChunk
+    handoff: Handoff
+
+
+class Engine(Protocol):
+    """See the module's docstring for the life of an engine."""
+
+    async def start(self) -> EngineInfo:
+        """Load the model and be ready.
+
+        Raises:
+            StartError: the model is missing, broken, or does not fit.
+        """
+        ...
+
+    def generate(
+        self, request: GenerateRequest, handoff: Handoff | None = None
+    ) -> AsyncIterator[TokenChunk]:
+        """Stream one sequence; the last chunk carries `finish_reason` and `usage`.
+
+        Closing the iterator cancels: the sequence's blocks are released within
+        one engine step.  A handoff that cannot be fetched is computed instead.
+
+        Raises:
+            InvalidRequestError: before the first chunk.
+            OverloadedError: before the first chunk.
+            EngineDeadError: at any time; the process should end.
+        """
+        ...
+
+    async def prefill(self, request: GenerateRequest) -> PrefillResult:
+        """Compute a prompt and its first token, and lease its blocks to a decode worker.
+
+        Raises:
+            InvalidRequestError, OverloadedError, EngineDeadError: as `generate`.
+        """
+        ...
+
+    def cache_events(self) -> AsyncIterator[tuple[CacheEvent, ...]]:
+        """What the cache did since the start; for one reader, ends with `close`."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """Cheap; from any thread."""
+        ...
+
+    def is_healthy(self) -> bool:
+        """False once the engine has stopped making progress for good."""
+        ...
+
+    async def drain(self) -> None:
+        """Refuse new requests and wait for the running ones and the leases."""
+        ...
+
+    async def close(self) -> None:
+        """Stop at once and free everything; running requests raise `EngineDeadError`."""
+        ...

@@ -1,0 +1,68 @@
+"""What can go wrong in a worker, and how the process ends.
+
+    WorkerError
+    |-- InvalidRequestError      the client's fault: HTTP 400, nothing else is disturbed
+    |-- OverloadedError          too much is waiting: HTTP 503, try again later
+    |-- StartError               the process cannot start: one line, `exit_code`
+    |   |-- UnusableInputError   3: a model directory, a port: named but not usable
+    |   |-- UnreachableError     4: discovery, broker or package that is not there
+    |   `-- EngineFailedError    5: weights that do not load, memory that does not suffice
+    `-- EngineDeadError          the engine stopped while serving: fatal for the process
+
+Exit code 0 is an orderly end, 1 an unforeseen one, 2 a wrong option (`shepherd_config`).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class WorkerError(Exception):
+    """Root of this package's errors."""
+
+
+class InvalidRequestError(WorkerError):
+    """A request that no retry will make right."""
+
+    def __init__(self, field: str, value: object, expected: str) -> None:
+        self.field = field
+        self.value = value
+        self.expected = expected
+        super().__init__(f"{field}={value!r} is not valid: expected {expected}")
+
+
+class OverloadedError(WorkerError):
+    """The queue is full; the same request may succeed later."""
+
+    def __init__(self, num_waiting: int, limit: int) -> None:
+        self.num_waiting = num_waiting
+        self.limit = limit
+        super().__init__(f"{num_waiting} requests are waiting, the limit is {limit}: retry later")
+
+
+class StartError(WorkerError):
+    """The process cannot start; `exit_code` says which kind of reason."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UnusableInputError(StartError):
+    """Something that an option names is missing, taken or broken."""
+
+    exit_code = 3
+
+
+class UnreachableError(StartError):
+    """A service or package that the configuration needs is not there."""
+
+    exit_code = 4
+
+
+class EngineFailedError(StartError):
+    """The engine could not load the model."""
+
+    exit_code = 5
+
+
+class EngineDeadError(WorkerError):
+    """The engine stopped; no request will be answered by this process any more."""

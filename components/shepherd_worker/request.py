@@ -1,0 +1,116 @@
+"""What a request asks and what an answer consists of, inside the worker.
+
+`parse_request` and `render_chunk` are the only places that know Dynamo's
+dictionaries; everything behind them sees these dataclasses.
+"""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from shepherd_events.events import Attribution
+
+
+class FinishReason(StrEnum):
+    """Why a sequence ended; the values are Dynamo's."""
+
+    STOP = "stop"
+    """A stop string or stop token was generated."""
+    EOS = "eos"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the next token is chosen."""
+
+    temperature: float = 1.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    top_k: int = 0
+    """0 is off."""
+    min_p: float = 0.0
+    seed: int | None = None
+    """None draws a fresh one."""
+    repetition_penalty: float = 1.0
+    """Over prompt and output, as transformers has it; 1 is off."""
+    presence_penalty: float = 0.0
+    """Over the output, as OpenAI has it; 0 is off."""
+    frequency_penalty: float = 0.0
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the most likely token is always taken."""
+        return self.temperature == 0.0 or self.top_k == 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopConditions:
+    """When a sequence ends."""
+
+    max_tokens: int | None = None
+    """None: as many as the context has room for."""
+    min_tokens: int = 0
+    """Neither end-of-sequence nor a stop condition ends the sequence before."""
+    stop: tuple[str, ...] = ()
+    stop_token_ids: frozenset[int] = frozenset()
+    eos_token_ids: frozenset[int] = frozenset()
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateRequest:
+    """One call of the engine."""
+
+    request_id: str
+    """Dynamo's context id; not unique while a request is retried, so engines must not key on it."""
+    token_ids: array[int]
+    """The prompt, typecode "I", at least one token."""
+    sampling: Sampling = field(default_factory=Sampling)
+    stops: StopConditions = field(default_factory=StopConditions)
+    logprobs: int | None = None
+    """Alternatives reported beside each chosen token; 0 reports the chosen one only, None nothing."""
+    cache_salt: str = ""
+    """Enters the root of the block hash: requests with different salts share no block."""
+    lora_name: str = ""
+    origin: Attribution | None = None
+    """Carried unchanged into the cache events that this request causes."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """The log-probability of a chosen token, and its best alternatives."""
+
+    token_id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+    """(token id, log-probability), most likely first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Counts for the client's bill."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    """Prompt tokens whose KV was found and not computed."""
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenChunk:
+    """The tokens that became ready together, in order; never cumulative."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """One per token where the request asked for them, else empty."""
+    finish_reason: FinishReason | None = None
+    """Set on the last chunk of a sequence and on no other."""
+    stop_reason: str | int | None = None
+    """The stop string or token id that ended the sequence."""
+    usage: Usage | None = None
+    """Set on the last chunk."""
