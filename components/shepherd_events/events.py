@@ -39,6 +39,20 @@ class StreamId:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamAddress:
+    """Where one epoch of a stream can be read."""
+
+    stream: StreamId
+    epoch: int
+    transport: str
+    """"zmq" or "memory"."""
+    live: str
+    """Endpoint that sends each frame once, to whoever listens."""
+    control: str
+    """Endpoint that answers replay and snapshot requests."""
+
+
+@dataclass(frozen=True, slots=True)
 class CacheContext:
     """What a chain's root depends on, besides the model's fingerprint."""
 
