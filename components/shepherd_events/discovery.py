@@ -8,8 +8,8 @@ reader on another machine needs no model directory.  There is no second registry
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 from shepherd_events.events import StreamAddress, StreamId
 from shepherd_events.transcript import TokenizerAssets
@@ -26,6 +26,37 @@ class StreamDescriptor:
     role: str
     model: str
     block_size: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The answer of the endpoint."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, answer: dict[str, Any]) -> StreamDescriptor:
+        """Read an answer of the endpoint.
+
+        Raises:
+            ValueError: a field is missing or of the wrong kind.
+        """
+        try:
+            address = answer["address"]
+            stream = StreamId(
+                str(address["stream"]["worker_id"]), int(address["stream"]["dp_rank"])
+            )
+            return cls(
+                address=StreamAddress(
+                    stream=stream,
+                    epoch=int(address["epoch"]),
+                    transport=str(address["transport"]),
+                    live=str(address["live"]),
+                    control=str(address["control"]),
+                ),
+                role=str(answer["role"]),
+                model=str(answer["model"]),
+                block_size=int(answer["block_size"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"not a stream descriptor: {error!r} in {answer!r}") from error
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,12 @@
 
     WorkerError
     |-- InvalidRequestError      the client's fault: HTTP 400, nothing else is disturbed
-    |-- OverloadedError          too much is waiting: HTTP 503, try again later
+    |-- OverloadedError          too much is waiting: HTTP 429, try again later
     |-- StartError               the process cannot start: one line, `exit_code`
     |   |-- UnusableInputError   3: a model directory, a port: named but not usable
     |   |-- UnreachableError     4: discovery, broker or package that is not there
     |   `-- EngineFailedError    5: weights that do not load, memory that does not suffice
+    |-- DrainDeadlineError     the worker leaves: Dynamo moves the request to another one
     `-- EngineDeadError          the engine stopped while serving: fatal for the process
 
 Exit code 0 is an orderly end, 1 an unforeseen one, 2 a wrong option (`shepherd_config`).
@@ -62,6 +63,10 @@ class EngineFailedError(StartError):
     """The engine could not load the model."""
 
     exit_code = 5
+
+
+class DrainDeadlineError(WorkerError):
+    """The worker is shutting down and this request was not finished in time."""
 
 
 class EngineDeadError(WorkerError):

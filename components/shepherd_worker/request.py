@@ -1,7 +1,6 @@
 """What a request asks and what an answer consists of, inside the worker.
 
-`parse_request` and `render_chunk` are the only places that know Dynamo's
-dictionaries; everything behind them sees these dataclasses.
+Knows nothing of Dynamo's dictionaries: `wire.py` translates at the edge.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ after the last of its blocks is stored and before the first of them is removed.
 from __future__ import annotations
 
 from array import array
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -70,6 +70,8 @@ class EngineInfo:
 
     engine: str
     version: str
+    model_directory: str
+    """Where the model's files lie on this machine; a hub id has been resolved."""
     model_fingerprint: bytes
     """Equal for engines whose KV blocks are interchangeable: same weights, type and layout."""
     block_size: int
@@ -167,7 +169,7 @@ class Engine(Protocol):
 
     def generate(
         self, request: GenerateRequest, handoff: Handoff | None = None
-    ) -> AsyncIterator[TokenChunk]:
+    ) -> AsyncGenerator[TokenChunk, None]:
         """Stream one sequence; the last chunk carries `finish_reason` and `usage`.
 
         Closing the iterator cancels: the sequence's blocks are released within

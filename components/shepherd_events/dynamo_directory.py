@@ -1,0 +1,118 @@
+"""Finds streams through Dynamo's discovery, whatever its backend.
+
+Polls the local view that Dynamo keeps of each `kv_stream` endpoint: a worker
+that was killed leaves it when its lease ends, about ten seconds later with the
+file backend.  The only file outside the worker that imports dynamo.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from dynamo.runtime import Client, DistributedRuntime
+
+from shepherd_events.discovery import (
+    KV_STREAM_ENDPOINT,
+    DirectoryEvent,
+    StreamDescriptor,
+    StreamJoined,
+    StreamLeft,
+)
+from shepherd_events.events import StreamId
+from shepherd_events.transcript import TokenizerAssets
+
+log = logging.getLogger(__name__)
+
+ASSETS_TIMEOUT_S = 30.0
+DESCRIPTOR_TIMEOUT_S = 5.0
+
+
+class DynamoDirectory:
+    """The streams of some components of one namespace; event loop only."""
+
+    def __init__(
+        self,
+        *,
+        namespace: str,
+        components: Sequence[str],
+        discovery_backend: str,
+        request_plane: str = "tcp",
+        poll_s: float = 0.25,
+    ) -> None:
+        self._paths = [f"{namespace}.{name}.{KV_STREAM_ENDPOINT}" for name in components]
+        self._backend = discovery_backend
+        self._request_plane = request_plane
+        self._poll_s = poll_s
+        self._runtime: DistributedRuntime | None = None
+        self._clients: list[Client] = []
+        self._where: dict[StreamId, tuple[Client, int]] = {}
+
+    async def connect(self) -> None:
+        """Join Dynamo; must be called before the other methods, once."""
+        loop = asyncio.get_running_loop()
+        self._runtime = DistributedRuntime(loop, self._backend, self._request_plane)
+        self._clients = [await self._runtime.endpoint(path).client() for path in self._paths]
+
+    async def watch(self) -> AsyncIterator[DirectoryEvent]:
+        """See `StreamDirectory.watch`."""
+        known: dict[tuple[int, int], StreamDescriptor] = {}
+        while True:
+            present = {
+                (index, instance)
+                for index, client in enumerate(self._clients)
+                for instance in client.instance_ids()
+            }
+            for key in known.keys() - present:
+                stream = known.pop(key).address.stream
+                self._where.pop(stream, None)
+                yield StreamLeft(stream)
+            for key in sorted(present - known.keys()):
+                descriptor = await self._describe(*key)
+                if descriptor is not None:
+                    known[key] = descriptor
+                    yield StreamJoined(descriptor)
+            await asyncio.sleep(self._poll_s)
+
+    async def tokenizer_assets(self, stream: StreamId) -> TokenizerAssets:
+        """See `StreamDirectory.tokenizer_assets`."""
+        if stream not in self._where:
+            raise ConnectionError(f"stream {stream} is not in the directory")
+        client, instance = self._where[stream]
+        answer = await _ask(client, instance, {"want": "tokenizer"}, ASSETS_TIMEOUT_S)
+        return TokenizerAssets.from_json(answer)
+
+    async def _describe(self, index: int, instance: int) -> StreamDescriptor | None:
+        """The descriptor of one instance; None where it does not answer yet, or has no stream."""
+        client = self._clients[index]
+        try:
+            answer = await _ask(client, instance, {"want": "descriptor"}, DESCRIPTOR_TIMEOUT_S)
+            descriptor = StreamDescriptor.from_json(answer)
+        except (ConnectionError, ValueError) as error:
+            log.info("instance %x did not describe its stream: %s", instance, error)
+            return None
+        self._where[descriptor.address.stream] = (client, instance)
+        return descriptor
+
+    def close(self) -> None:
+        """Leave Dynamo."""
+        if self._runtime is not None:
+            self._runtime.shutdown()
+            self._runtime = None
+
+
+async def _ask(client: Client, instance: int, question: dict[str, Any], limit_s: float) -> Any:
+    """The one answer of an instance.
+
+    Raises:
+        ConnectionError: it did not answer in time, or with an error.
+    """
+    try:
+        async with asyncio.timeout(limit_s):
+            async for answer in await client.direct(question, instance, annotated=False):
+                return answer
+    except Exception as error:
+        raise ConnectionError(f"instance {instance:x}: {error}") from error
+    raise ConnectionError(f"instance {instance:x} answered nothing")

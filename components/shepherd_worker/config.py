@@ -1,0 +1,238 @@
+"""The worker's options.
+
+Spellings of Dynamo's and TensorRT-LLM's own workers are accepted as aliases, so
+that an existing launch line keeps working.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+from shepherd_config import OptionError, Resolved, load, option
+from shepherd_worker.engine.protocol import EngineConfig
+from shepherd_worker.errors import UnusableInputError
+
+DEFAULT_COMPONENTS = {"aggregated": "backend", "prefill": "prefill", "decode": "backend"}
+"""Prefill has a component of its own: Dynamo would mix the roles within one."""
+
+
+class Role(StrEnum):
+    """What part of a request this worker does."""
+
+    AGGREGATED = "aggregated"
+    PREFILL = "prefill"
+    DECODE = "decode"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerConfig:
+    """Everything that can be said to a worker; see `--help`."""
+
+    model: str = option(
+        "Model directory in Hugging Face layout, or hub id.",
+        aliases=("--model-path", "--engine-dir"),
+        group="model",
+    )
+    served_model_name: str = option(
+        "Name that clients ask for; empty takes --model.", default="", group="model"
+    )
+    tokenizer: str = option(
+        "Tokenizer directory, when it is not with the model.", default="", group="model"
+    )
+    engine: Literal["torch", "trtllm", "fake"] = option(
+        "What runs the model.", default="torch", group="model"
+    )
+    role: Role = option(
+        "Part of a request that this worker does.",
+        default=Role.AGGREGATED,
+        aliases=("--disagg-mode", "--disaggregation-mode"),
+        synonyms={"agg": "aggregated", "pd": "aggregated", "prefill_and_decode": "aggregated"},
+        group="model",
+    )
+
+    namespace: str = option(
+        "Dynamo namespace.", default="dynamo", env=("DYN_NAMESPACE",), group="dynamo"
+    )
+    component: str = option(
+        "Dynamo component; empty takes prefill or backend, by role.",
+        default="",
+        aliases=("--component-name",),
+        group="dynamo",
+    )
+    endpoint: str = option(
+        "Name of the endpoint that generates, or a whole NAMESPACE.COMPONENT.ENDPOINT.",
+        default="generate",
+        env=("DYN_ENDPOINT",),
+        group="dynamo",
+    )
+    discovery_backend: Literal["etcd", "file", "mem", "kubernetes"] = option(
+        "Where workers find each other.",
+        default="file",
+        aliases=("--store-kv",),
+        env=("DYN_DISCOVERY_BACKEND",),
+        group="dynamo",
+    )
+    request_plane: Literal["tcp", "nats"] = option(
+        "How requests travel.", default="tcp", env=("DYN_REQUEST_PLANE",), group="dynamo"
+    )
+    event_plane: Literal["zmq", "nats"] = option(
+        "How Dynamo's router hears of our blocks.",
+        default="zmq",
+        env=("DYN_EVENT_PLANE",),
+        group="dynamo",
+    )
+    host: str = option(
+        "Address that the request plane and the status server listen on; they know no credentials.",
+        default="127.0.0.1",
+        env=("DYN_TCP_RPC_HOST",),
+        group="dynamo",
+    )
+    system_port: int | None = option(
+        "Port of the status server (/health, /live, /metrics, /engine/shepherd/...); none has no server, 0 any port.",
+        default=None,
+        env=("DYN_SYSTEM_PORT",),
+        minimum=-1,
+        maximum=65535,
+        group="dynamo",
+    )
+    drain_timeout_s: float = option(
+        "Seconds that running requests get after SIGTERM before they are handed to another worker.",
+        default=30.0,
+        minimum=0,
+        group="dynamo",
+    )
+
+    kv_events: Literal["zmq", "none"] = option(
+        "How the KV event stream is published.", default="zmq", group="events"
+    )
+    kv_events_endpoint: str = option(
+        "Where the KV event stream is published; port 0 takes a free one.",
+        default="tcp://127.0.0.1:0",
+        group="events",
+    )
+    worker_id: str = option(
+        "Name of the stream; empty takes Dynamo's instance id.", default="", group="events"
+    )
+
+    block_size: int = option(
+        "Tokens per KV block.",
+        default=16,
+        minimum=1,
+        maximum=1024,
+        aliases=("--kv-block-size",),
+        group="engine",
+    )
+    num_kv_blocks: int | None = option(
+        "Device blocks of the KV cache; none derives them from free memory.",
+        default=None,
+        minimum=2,
+        group="engine",
+    )
+    kv_cache_free_gpu_mem_fraction: float = option(
+        "Share of the memory left after loading that the KV cache takes.",
+        default=0.9,
+        minimum=0.01,
+        maximum=1.0,
+        aliases=("--free-gpu-memory-fraction",),
+        group="engine",
+    )
+    max_batch_size: int = option(
+        "Sequences that run at once.", default=32, minimum=1, group="engine"
+    )
+    max_num_tokens: int = option(
+        "Tokens that one forward pass computes at most.", default=512, minimum=1, group="engine"
+    )
+    max_seq_len: int | None = option(
+        "Tokens of prompt and output together; none takes the model's.",
+        default=None,
+        minimum=2,
+        group="engine",
+    )
+    max_waiting: int = option(
+        "Requests that may wait for a place.", default=1024, minimum=1, group="engine"
+    )
+    device: Literal["auto", "cpu", "cuda"] = option(
+        "Where the model runs.", default="auto", group="engine"
+    )
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
+        "Type of weights and KV.", default="auto", group="engine"
+    )
+    transfer_host: str = option(
+        "Address from which decode workers fetch KV.", default="127.0.0.1", group="engine"
+    )
+    transfer_lease_s: float = option(
+        "Seconds that a prefilled prompt waits to be fetched.",
+        default=60.0,
+        minimum=0.1,
+        group="engine",
+    )
+
+    @property
+    def model_name(self) -> str:
+        """What clients ask for."""
+        return self.served_model_name or self.model
+
+    @property
+    def endpoint_path(self) -> tuple[str, str, str]:
+        """Namespace, component and endpoint under which requests arrive."""
+        parts = self.endpoint.removeprefix("dyn://").split(".")
+        if len(parts) == 3:
+            return parts[0], parts[1], parts[2]
+        return self.namespace, self.component or DEFAULT_COMPONENTS[self.role], self.endpoint
+
+    def engine_config(self) -> EngineConfig:
+        """The part that the engine is built from."""
+        return EngineConfig(
+            model=self.model,
+            tokenizer=self.tokenizer,
+            block_size=self.block_size,
+            num_kv_blocks=self.num_kv_blocks,
+            kv_cache_free_gpu_mem_fraction=self.kv_cache_free_gpu_mem_fraction,
+            max_batch_size=self.max_batch_size,
+            max_num_tokens=self.max_num_tokens,
+            max_seq_len=self.max_seq_len,
+            max_waiting=self.max_waiting,
+            device=self.device,
+            dtype=self.dtype,
+            transfer_host=self.transfer_host,
+            transfer_lease_s=self.transfer_lease_s,
+        )
+
+
+def load_config(
+    argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None
+) -> Resolved[WorkerConfig]:
+    """Resolve and cross-check the options, before any model is loaded.
+
+    Raises:
+        OptionError: a wrong flag, variable or key; exit code 2.
+        UnusableInputError: `--model` names a directory that is not there; exit code 3.
+    """
+    resolved = load(
+        WorkerConfig,
+        prog="python -m shepherd_worker",
+        section="worker",
+        description="Serve one model in one role on NVIDIA Dynamo's distributed runtime.",
+        argv=argv,
+        environ=environ,
+    )
+    config = resolved.config
+    if len(config.endpoint.removeprefix("dyn://").split(".")) not in {1, 3}:
+        raise OptionError("--endpoint", config.endpoint, "a name or NAMESPACE.COMPONENT.ENDPOINT")
+    if not config.kv_events_endpoint.startswith("tcp://"):
+        raise OptionError("--kv-events-endpoint", config.kv_events_endpoint, "tcp://HOST:PORT")
+    _check_paths(config)
+    return resolved
+
+
+def _check_paths(config: WorkerConfig) -> None:
+    for flag, value in (("--model", config.model), ("--tokenizer", config.tokenizer)):
+        looks_local = value.startswith(("/", ".", "~")) or value.count("/") > 1
+        if looks_local and not Path(value).expanduser().is_dir():
+            raise UnusableInputError(
+                f"{flag}: there is no directory {value!r}; name a model directory or a hub id"
+            )

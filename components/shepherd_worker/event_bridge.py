@@ -1,0 +1,117 @@
+"""From the engine's cache events to everybody who listens.
+
+One task reads the engine's events in order and hands each to the KV event
+stream and to Dynamo's router.  Neither can block it or fail it.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, assert_never
+
+from shepherd_events.events import (
+    BlockEvent,
+    BlocksCleared,
+    BlocksRemoved,
+    BlocksReused,
+    BlocksStored,
+    TurnCompleted,
+)
+from shepherd_worker.attribution import SessionOrigin
+from shepherd_worker.engine.protocol import CacheEvent, Engine, SequenceFinished
+
+
+class StreamPublisher(Protocol):
+    """The publishing end of the KV event stream; never blocks, never raises."""
+
+    def publish(self, events: tuple[BlockEvent, ...]) -> None:
+        """Append block events to the stream, in order."""
+        ...
+
+    def publish_turn(self, turn: TurnCompleted) -> None:
+        """Append the end of a turn to the stream."""
+        ...
+
+
+class RouterFeed(Protocol):
+    """What a KV-aware router wants to know; never blocks, never raises."""
+
+    def stored(self, event: BlocksStored) -> None:
+        """The worker holds these blocks now."""
+        ...
+
+    def removed(self, event: BlocksRemoved) -> None:
+        """The worker holds these blocks no longer."""
+        ...
+
+
+class EventBridge:
+    """Reads one engine's events for as long as the engine lives."""
+
+    def __init__(
+        self,
+        *,
+        stream: StreamPublisher | None,
+        router: RouterFeed | None,
+        completes_turns: bool,
+    ) -> None:
+        self._stream = stream
+        self._router = router
+        self._completes_turns = completes_turns
+        """False on a prefill worker: the turn ends where its answer is generated."""
+
+    async def run(self, engine: Engine) -> None:
+        """Pass events on until the engine closes."""
+        async for batch in engine.cache_events():
+            self.forward(batch)
+
+    def forward(self, batch: tuple[CacheEvent, ...]) -> None:
+        """Pass one batch on, keeping its order."""
+        blocks: list[BlockEvent] = []
+        for event in batch:
+            if isinstance(event, SequenceFinished):
+                self._publish(blocks)
+                self._turn(event)
+            else:
+                blocks.append(event)
+                self._route(event)
+        self._publish(blocks)
+
+    def _publish(self, blocks: list[BlockEvent]) -> None:
+        if self._stream is not None and blocks:
+            self._stream.publish(tuple(blocks))
+        blocks.clear()
+
+    def _turn(self, event: SequenceFinished) -> None:
+        origin = event.origin
+        if self._stream is None or not self._completes_turns or origin is None:
+            return
+        session = origin if isinstance(origin, SessionOrigin) else None
+        self._stream.publish_turn(
+            TurnCompleted(
+                origin=origin,
+                prompt_tokens=event.prompt_tokens,
+                cached_tokens=event.cached_tokens,
+                generated_tokens=event.generated_tokens,
+                last_block_hash=event.last_block_hash,
+                num_full_blocks=event.num_full_blocks,
+                tail_token_ids=event.tail_token_ids,
+                finish_reason=event.finish_reason.value,
+                started_unix_ns=event.started_unix_ns,
+                context=event.context,
+                parent_session_id=session.parent_session_id if session else "",
+                session_final=session.session_final if session else False,
+            )
+        )
+
+    def _route(self, event: BlockEvent) -> None:
+        if self._router is None:
+            return
+        match event:
+            case BlocksStored():
+                self._router.stored(event)
+            case BlocksRemoved():
+                self._router.removed(event)
+            case BlocksReused() | BlocksCleared():
+                pass
+            case _:
+                assert_never(event)

@@ -1,0 +1,280 @@
+"""The worker on Dynamo: endpoints, model card, router feed, health.
+
+The only file of the worker that imports dynamo.  Everything else speaks of
+handlers, roles and errors; this file translates them, each in one table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+from dynamo.llm import (
+    KvEventPublisher,
+    ModelInput,
+    ModelRuntimeConfig,
+    ModelType,
+    WorkerMetricsPublisher,
+    WorkerType,
+    register_model,
+)
+from dynamo.llm.exceptions import EngineShutdown, HttpError, InvalidArgument
+from dynamo.runtime import DistributedRuntime
+
+from shepherd_events.block_hash import salt_id
+from shepherd_events.discovery import KV_STREAM_ENDPOINT
+from shepherd_events.events import BlocksRemoved, BlocksStored
+from shepherd_worker.config import Role, WorkerConfig
+from shepherd_worker.engine.protocol import EngineInfo, EngineStats
+from shepherd_worker.errors import (
+    DrainDeadlineError,
+    EngineDeadError,
+    InvalidRequestError,
+    OverloadedError,
+    UnreachableError,
+    WorkerError,
+)
+from shepherd_worker.handlers import Handler
+from shepherd_worker.inflight import CallContext
+
+log = logging.getLogger(__name__)
+
+Answer = Callable[[dict[str, Any]], AsyncIterator[dict[str, Any]]]
+Route = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+
+_TALKING = ModelType.Chat | ModelType.Completions
+_ROLES = {
+    Role.AGGREGATED: (WorkerType.Aggregated, _TALKING, []),
+    Role.PREFILL: (WorkerType.Prefill, ModelType.Prefill, [[WorkerType.Decode]]),
+    Role.DECODE: (WorkerType.Decode, _TALKING, [[WorkerType.Prefill]]),
+}
+"""Role to worker type, what it serves, and whom it needs beside it."""
+
+REGISTRATION_TIMEOUT_S = 30.0
+MAX_SALTS = 4096
+"""Salts remembered for the router; the oldest is forgotten first."""
+
+
+def to_dynamo_error(error: WorkerError) -> Exception:
+    """What the frontend must see so that the client gets the right status."""
+    match error:
+        case InvalidRequestError():
+            return InvalidArgument(str(error))
+        case OverloadedError():
+            return HttpError(429, str(error))
+        case DrainDeadlineError() | EngineDeadError():
+            return EngineShutdown(str(error) or "the worker is shutting down")
+        case _:
+            return RuntimeError(str(error))
+
+
+class Registration:
+    """One worker's presence on Dynamo; event loop only."""
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self._config = config
+        _bind_listeners(config)
+        loop = asyncio.get_running_loop()
+        try:
+            self._runtime = DistributedRuntime(
+                loop,
+                config.discovery_backend,
+                config.request_plane,
+                event_plane=config.event_plane,
+            )
+        except Exception as error:
+            raise UnreachableError(
+                f"--discovery-backend {config.discovery_backend}: Dynamo's runtime does not start: "
+                f"{error}"
+            ) from error
+        namespace, component, endpoint = config.endpoint_path
+        self._generate = self._runtime.endpoint(f"{namespace}.{component}.{endpoint}")
+        self._kv_stream = self._runtime.endpoint(f"{namespace}.{component}.{KV_STREAM_ENDPOINT}")
+        self._load = WorkerMetricsPublisher()
+        self.router: DynamoRouterFeed | None = None
+
+    @property
+    def instance_id(self) -> int:
+        """Dynamo's name for this process, unsigned 64-bit."""
+        return int(self._generate.connection_id())
+
+    async def register(self, info: EngineInfo) -> None:
+        """Publish the model card and open the channels to Dynamo's router."""
+        config = self._config
+        decodes = config.role is Role.DECODE
+        runtime_config = ModelRuntimeConfig()
+        runtime_config.context_length = info.max_seq_len
+        runtime_config.total_kv_blocks = sum(info.num_blocks.values())
+        runtime_config.max_num_seqs = info.max_batch_size
+        runtime_config.max_num_batched_tokens = info.max_num_tokens
+        runtime_config.enable_local_indexer = not decodes
+        worker_type, serves, needs = _ROLES[config.role]
+        await register_model(
+            ModelInput.Tokens,
+            serves,
+            self._generate,
+            config.model,
+            config.model_name,
+            kv_cache_block_size=info.block_size,
+            runtime_config=runtime_config,
+            worker_type=worker_type,
+            needs=needs,
+        )
+        if not decodes:
+            self.router = DynamoRouterFeed(
+                KvEventPublisher(
+                    self._generate,
+                    kv_block_size=info.block_size,
+                    dp_rank=0,
+                    enable_local_indexer=True,
+                ),
+                info.block_size,
+            )
+        await self._load.create_endpoint(self._generate)
+
+    async def serve(self, handler: Handler, describe: Answer) -> None:
+        """Answer requests until `shutdown`; returns when the last one has ended."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(
+                self._generate.serve_endpoint(
+                    self._at_the_edge(handler),
+                    graceful_shutdown=True,
+                    metrics_labels=[("model", self._config.model_name)],
+                    health_check_payload=_canary(),
+                )
+            )
+            tasks.create_task(self._kv_stream.serve_endpoint(_with_context(describe)))
+
+    def _at_the_edge(self, handler: Handler) -> Callable[[Any, CallContext], AsyncIterator[Any]]:
+        """The handler as Dynamo calls it: our errors become Dynamo's."""
+
+        async def generate(request: dict[str, Any], context: CallContext) -> AsyncIterator[Any]:
+            if self.router is not None:
+                self.router.learn_salt((request.get("routing") or {}).get("cache_salt") or "")
+            finished = False
+            try:
+                async for chunk in handler.generate(request, context):
+                    finished = "finish_reason" in chunk
+                    yield chunk
+            except WorkerError as error:
+                raise to_dynamo_error(error) from error
+            if not finished:
+                yield {"token_ids": [], "index": 0, "finish_reason": "cancelled"}
+
+        return generate
+
+    async def visible(self) -> None:
+        """Wait until discovery shows this worker.
+
+        Raises:
+            UnreachableError: it does not within `REGISTRATION_TIMEOUT_S`.
+        """
+        clients = [await endpoint.client() for endpoint in (self._generate, self._kv_stream)]
+        try:
+            async with asyncio.timeout(REGISTRATION_TIMEOUT_S):
+                while not all(self.instance_id in client.instance_ids() for client in clients):
+                    await asyncio.sleep(0.02)  # noqa: ASYNC110  Dynamo's client has no callback
+        except TimeoutError:
+            raise UnreachableError(
+                f"discovery ({self._config.discovery_backend}) does not show this worker after "
+                f"{REGISTRATION_TIMEOUT_S:g} s"
+            ) from None
+
+    def set_ready(self, *, ready: bool) -> None:
+        """Decide what `/health` and `/live` of the status server say."""
+        self._runtime.set_health_status(ready)
+
+    def add_route(self, name: str, route: Route) -> None:
+        """Answer `/engine/NAME` on the status server."""
+        self._runtime.register_engine_route(name, route)
+
+    def add_metrics(self, exposition: Callable[[], str]) -> None:
+        """Show our metrics beside Dynamo's on `/metrics`."""
+        self._generate.metrics.register_prometheus_expfmt_callback(exposition)
+
+    def publish_load(self, stats: EngineStats) -> None:
+        """Tell the router how full this worker is."""
+        self._load.publish(dp_rank=0, kv_used_blocks=stats.blocks_referenced)
+
+    async def unregister(self) -> None:
+        """Leave discovery, so that no new request comes."""
+        await asyncio.gather(
+            self._generate.unregister_endpoint_instance(),
+            self._kv_stream.unregister_endpoint_instance(),
+        )
+
+    def shutdown(self) -> None:
+        """End `serve`."""
+        if self.router is not None:
+            self.router.close()
+        self._runtime.shutdown()
+
+
+class DynamoRouterFeed:
+    """Our block events for Dynamo's KV router, which takes hashes as signed integers."""
+
+    def __init__(self, publisher: KvEventPublisher, block_size: int) -> None:
+        self._publisher = publisher
+        self._block_size = block_size
+        self._salts: dict[bytes, str] = {}
+
+    def learn_salt(self, cache_salt: str) -> None:
+        """Remember a salt: the router hashes with it, our events carry only its id."""
+        if not cache_salt:
+            return
+        if len(self._salts) >= MAX_SALTS:
+            self._salts.pop(next(iter(self._salts)))
+        self._salts[salt_id(cache_salt)] = cache_salt
+
+    def stored(self, event: BlocksStored) -> None:
+        """See `RouterFeed`."""
+        self._publisher.publish_stored(
+            token_ids=event.token_ids.tolist(),
+            num_block_tokens=[self._block_size] * len(event.block_hashes),
+            block_hashes=[_signed(value) for value in event.block_hashes],
+            parent_hash=None if event.parent_hash is None else _signed(event.parent_hash),
+            lora_name=event.context.lora_name or None,
+            cache_salt=self._salts.get(event.context.cache_salt_id),
+        )
+
+    def removed(self, event: BlocksRemoved) -> None:
+        """See `RouterFeed`."""
+        self._publisher.publish_removed([_signed(value) for value in event.block_hashes])
+
+    def close(self) -> None:
+        """Send what is buffered and stop."""
+        self._publisher.shutdown()
+
+
+def _signed(value: int) -> int:
+    return value - 2**64 if value >= 2**63 else value
+
+
+def _canary() -> dict[str, Any]:
+    return {
+        "token_ids": [1],
+        "stop_conditions": {"max_tokens": 1, "ignore_eos": True},
+        "sampling_options": {"temperature": 0.0},
+        "_HEALTH_CHECK": True,
+    }
+
+
+def _with_context(answer: Answer) -> Callable[[Any, Any], AsyncIterator[Any]]:
+    async def respond(request: dict[str, Any], context: object) -> AsyncIterator[Any]:
+        del context
+        async for item in answer(request):
+            yield item
+
+    return respond
+
+
+def _bind_listeners(config: WorkerConfig) -> None:
+    """Dynamo reads its listeners from the environment only."""
+    os.environ["DYN_TCP_RPC_HOST"] = config.host
+    os.environ["DYN_SYSTEM_HOST"] = config.host
+    if config.system_port is not None:
+        os.environ["DYN_SYSTEM_PORT"] = str(config.system_port)
+    log.debug("request plane and status server listen on %s", config.host)

@@ -1,0 +1,200 @@
+"""The worker's Prometheus metrics.
+
+Requests are observed as they pass; everything else is read from the engine and
+the publisher when somebody scrapes.  Labels never carry a session, tenant or
+request.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from shepherd_worker.engine.protocol import EngineStats
+from shepherd_worker.errors import DrainDeadlineError, InvalidRequestError, OverloadedError
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+
+class StreamCounters(Protocol):
+    """What the publisher counts."""
+
+    @property
+    def frames(self) -> int:
+        """Frames sent since the start of the epoch."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Events dropped because the queue was full."""
+        ...
+
+
+class RequestMetrics:
+    """How requests went, as the client would see it."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "shepherd_worker_requests",
+            "Requests by how they ended.",
+            ["outcome"],
+            registry=registry,
+        )
+        for outcome in ("ok", "cancelled", "rejected", "migrated", "error"):
+            self.requests.labels(outcome)
+        self.running = Gauge(
+            "shepherd_worker_requests_in_progress",
+            "Requests that were admitted and have not ended.",
+            registry=registry,
+        )
+        self.first_token = Histogram(
+            "shepherd_worker_time_to_first_token_seconds",
+            "Seconds from a request's arrival to its first token.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.next_token = Histogram(
+            "shepherd_worker_inter_chunk_seconds",
+            "Seconds between the chunks of one request.",
+            buckets=_TOKEN_SECONDS,
+            registry=registry,
+        )
+        self.duration = Histogram(
+            "shepherd_worker_request_duration_seconds",
+            "Seconds from a request's arrival to its end.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+
+    @contextmanager
+    def request(self) -> Iterator[ObservedRequest]:
+        """Observe one request from here to the end of the block."""
+        observed = ObservedRequest(self)
+        outcome = "cancelled"
+        with self.running.track_inprogress():
+            try:
+                yield observed
+                outcome = "ok" if observed.complete else "cancelled"
+            except (InvalidRequestError, OverloadedError):
+                outcome = "rejected"
+                raise
+            except DrainDeadlineError:
+                outcome = "migrated"
+                raise
+            except Exception:
+                outcome = "error"
+                raise
+            finally:
+                self.requests.labels(outcome).inc()
+                self.duration.observe(time.monotonic() - observed.started)
+
+
+class ObservedRequest:
+    """The clock of one request."""
+
+    def __init__(self, metrics: RequestMetrics) -> None:
+        self._metrics = metrics
+        self.started = time.monotonic()
+        self._last: float | None = None
+        self.complete = False
+
+    def result(self) -> None:
+        """A chunk is about to be sent."""
+        now = time.monotonic()
+        if self._last is None:
+            self._metrics.first_token.observe(now - self.started)
+        else:
+            self._metrics.next_token.observe(now - self._last)
+        self._last = now
+
+    def ended(self) -> None:
+        """The iterator ended by itself or because the client left."""
+        self.complete = self._last is not None
+
+
+class EngineCollector(Collector):
+    """Reads the engine's and the stream's counters at scrape time."""
+
+    def __init__(
+        self,
+        stats: Callable[[], EngineStats],
+        stream: Callable[[], StreamCounters | None],
+    ) -> None:
+        self._stats = stats
+        self._stream = stream
+
+    def collect(self) -> Iterator[Metric]:
+        """Called by prometheus_client, from any thread."""
+        stats = self._stats()
+        yield from _engine_metrics(stats)
+        stream = self._stream()
+        if stream is not None:
+            yield CounterMetricFamily(
+                "shepherd_stream_frames_published", "Frames published.", value=stream.frames
+            )
+            yield CounterMetricFamily(
+                "shepherd_stream_events_dropped",
+                "Events dropped because the publisher's queue was full; readers resynchronise.",
+                value=stream.dropped,
+            )
+
+
+def _engine_metrics(stats: EngineStats) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "shepherd_worker_requests_running", "Sequences in the batch.", value=stats.num_running
+    )
+    yield GaugeMetricFamily(
+        "shepherd_worker_requests_waiting",
+        "Sequences that wait for a place.",
+        value=stats.num_waiting,
+    )
+    blocks = GaugeMetricFamily("shepherd_worker_kv_blocks", "Device blocks.", labels=["state"])
+    blocks.add_metric(["referenced"], stats.blocks_referenced)
+    blocks.add_metric(["cached"], stats.blocks_cached)
+    blocks.add_metric(["empty"], stats.blocks_empty)
+    yield blocks
+    prompt = CounterMetricFamily(
+        "shepherd_worker_prompt_tokens",
+        "Prompt tokens by where their KV came from.",
+        labels=["source"],
+    )
+    computed = (
+        stats.prompt_tokens_total
+        - stats.prompt_tokens_cached_total
+        - stats.prompt_tokens_transferred_total
+    )
+    prompt.add_metric(["computed"], computed)
+    prompt.add_metric(["device"], stats.prompt_tokens_cached_total)
+    prompt.add_metric(["remote"], stats.prompt_tokens_transferred_total)
+    yield prompt
+    counters = (
+        ("generated_tokens", "Tokens generated.", stats.generated_tokens_total),
+        ("kv_blocks_stored", "Blocks that became findable.", stats.blocks_stored_total),
+        ("kv_blocks_evicted", "Blocks forgotten to make room.", stats.blocks_evicted_total),
+        ("preemptions", "Sequences put back for want of blocks.", stats.preemptions_total),
+        ("kv_transfer_bytes", "KV bytes fetched or handed out.", stats.transfer_bytes_total),
+        (
+            "kv_transfer_failures",
+            "Handoffs that could not be fetched and were computed again.",
+            stats.transfer_failures_total,
+        ),
+        (
+            "kv_leases_expired",
+            "Handoffs that nobody fetched in time.",
+            stats.leases_expired_total,
+        ),
+    )
+    for name, text, value in counters:
+        yield CounterMetricFamily(f"shepherd_worker_{name}", text, value=value)
+
+
+def exposition(registry: CollectorRegistry) -> str:
+    """The registry in Prometheus's text format."""
+    return generate_latest(registry).decode()

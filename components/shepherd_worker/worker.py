@@ -1,0 +1,154 @@
+"""One worker from start to end.
+
+    start the engine -> publish the stream -> register -> serve -> ready
+    SIGTERM -> not ready -> unregister -> drain -> cut what is left -> close
+
+A second signal ends the drain at once.  Everything that runs is owned by the
+one TaskGroup in `serve`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from shepherd_events.transcript import TokenizerAssets, TranscriptReader
+from shepherd_worker.attribution import Attributor
+from shepherd_worker.config import Role, WorkerConfig
+from shepherd_worker.engine import create_engine
+from shepherd_worker.engine.protocol import Engine, EngineInfo
+from shepherd_worker.errors import EngineDeadError
+from shepherd_worker.event_bridge import EventBridge
+from shepherd_worker.handlers import Intake, create_handler
+from shepherd_worker.health import Health, Phase, as_json
+from shepherd_worker.inflight import InFlight
+from shepherd_worker.registration import Registration
+from shepherd_worker.signals import StopSignals
+from shepherd_worker.stream import WorkerStream
+from shepherd_worker.stream_endpoint import StreamEndpoint
+from shepherd_worker.telemetry import EngineCollector, RequestMetrics, exposition
+
+log = logging.getLogger(__name__)
+
+LOAD_INTERVAL_S = 0.5
+"""How often the router hears how full the worker is, and the engine's pulse is felt."""
+CUT_TIMEOUT_S = 5.0
+"""How long requests may take to end after the drain deadline."""
+
+
+async def run(config: WorkerConfig) -> None:
+    """Serve until a signal comes.
+
+    Raises:
+        StartError: the worker could not start.
+        EngineDeadError: the engine failed while serving.
+    """
+    async with AsyncExitStack() as cleanup:
+        stop = cleanup.enter_context(StopSignals(asyncio.get_running_loop()))
+        engine = create_engine(config.engine, config.engine_config())
+        cleanup.push_async_callback(engine.close)
+        info = await stop.unless_stopped(engine.start())
+        if info is None:
+            return
+        registration = Registration(config)
+        cleanup.callback(registration.shutdown)
+        worker = Worker(config, engine, info, registration)
+        cleanup.push_async_callback(worker.close)
+        await worker.serve(stop)
+
+
+class Worker:
+    """A started engine, wired to Dynamo and to its stream."""
+
+    def __init__(
+        self, config: WorkerConfig, engine: Engine, info: EngineInfo, registration: Registration
+    ) -> None:
+        self._config = config
+        self._engine = engine
+        self._info = info
+        self._registration = registration
+        self._stream = WorkerStream.open(config, info, registration.instance_id)
+        self._health = Health(config.role, config.model_name, info, registration.instance_id)
+        self._inflight = InFlight()
+        self._registry = CollectorRegistry()
+        self._registry.register(EngineCollector(engine.stats, self._stream.counters))
+        self._assets = TokenizerAssets.from_directory(config.tokenizer or info.model_directory)
+        self._handler = create_handler(
+            config.role,
+            Intake(
+                engine=engine,
+                attributor=Attributor(TranscriptReader(self._assets)),
+                inflight=self._inflight,
+                metrics=RequestMetrics(self._registry),
+            ),
+        )
+
+    async def serve(self, stop: StopSignals) -> None:
+        """Register, be ready, and drain when `stop` says so."""
+        await self._registration.register(self._info)
+        self._registration.add_route("shepherd/health", self._report)
+        self._registration.add_metrics(lambda: exposition(self._registry))
+        bridge = EventBridge(
+            stream=self._stream.publisher,
+            router=self._registration.router,
+            completes_turns=self._config.role is not Role.PREFILL,
+        )
+        async with asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(bridge.run(self._engine))
+            pulse = tasks.create_task(self._pulse())
+            serving = tasks.create_task(
+                self._registration.serve(
+                    self._handler,
+                    StreamEndpoint(self._stream.descriptor, self._assets).answer,
+                )
+            )
+            await self._registration.visible()
+            self._become(Phase.READY)
+            await stop.first()
+            await self._drain(stop)
+            self._registration.shutdown()
+            await serving
+            pulse.cancel()
+            await self._engine.close()
+            await reading
+
+    async def close(self) -> None:
+        """Say goodbye on the stream; safe after a failure at any point."""
+        await asyncio.to_thread(self._stream.close)
+
+    async def _drain(self, stop: StopSignals) -> None:
+        self._become(Phase.DRAINING)
+        await self._registration.unregister()
+        drained = await stop.unless_stopped(
+            self._inflight.drained(self._config.drain_timeout_s), after=2
+        )
+        if not drained:
+            log.warning("cutting %d requests that did not end in time", len(self._inflight))
+            self._inflight.cut()
+            await self._inflight.drained(CUT_TIMEOUT_S)
+
+    async def _pulse(self) -> None:
+        while self._engine.is_healthy():
+            self._registration.publish_load(self._engine.stats())
+            await asyncio.sleep(LOAD_INTERVAL_S)
+        self._become(Phase.FAILED)
+        raise EngineDeadError("the engine stopped: see the log above for the reason")
+
+    def _become(self, phase: Phase) -> None:
+        self._health.phase = phase
+        self._registration.set_ready(ready=phase is Phase.READY)
+        log.info("worker %s is %s", self._config.role, phase)
+
+    async def _report(self, body: dict[str, Any]) -> dict[str, Any]:
+        del body
+        report = self._health.report(
+            self._engine.stats(),
+            healthy=self._engine.is_healthy(),
+            in_progress=len(self._inflight),
+            stream=self._stream.position(),
+        )
+        return as_json(report)
