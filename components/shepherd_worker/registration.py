@@ -175,8 +175,10 @@ class Registration:
         clients = [await endpoint.client() for endpoint in (self._generate, self._kv_stream)]
         try:
             async with asyncio.timeout(REGISTRATION_TIMEOUT_S):
-                while not all(self.instance_id in client.instance_ids() for client in clients):
-                    await asyncio.sleep(0.02)  # noqa: ASYNC110  Dynamo's client has no callback
+                while not all(  # noqa: ASYNC110  Dynamo has no callback for it
+                    self.instance_id in client.instance_ids() for client in clients
+                ):
+                    await asyncio.sleep(0.02)
         except TimeoutError:
             raise UnreachableError(
                 f"discovery ({self._config.discovery_backend}) does not show this worker after "

@@ -1,0 +1,88 @@
+"""The memory service's options."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from shepherd_config import OptionError, Resolved, load, option
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryConfig:
+    """Everything that can be said to the memory service; see `--help`."""
+
+    data_dir: str = option(
+        "Directory of the archive; made when missing.", default="shepherd-memory"
+    )
+    http_host: str = option(
+        "Loopback address of the HTTP interface, which knows no credentials yet.",
+        default="127.0.0.1",
+    )
+    http_port: int = option(
+        "Port of the HTTP interface; 0 takes a free one.", default=8765, minimum=0, maximum=65535
+    )
+    settle_s: float = option(
+        "Seconds after a start in which a worker may show up again before its blocks count as gone.",
+        default=15.0,
+        minimum=0,
+    )
+
+    namespace: str = option(
+        "Dynamo namespace.", default="dynamo", env=("DYN_NAMESPACE",), group="dynamo"
+    )
+    components: tuple[str, ...] = option(
+        "Dynamo components whose workers are listened to.",
+        default=("backend", "prefill"),
+        group="dynamo",
+    )
+    discovery_backend: Literal["etcd", "file", "mem", "kubernetes"] = option(
+        "Where workers are found.",
+        default="file",
+        aliases=("--store-kv",),
+        env=("DYN_DISCOVERY_BACKEND",),
+        group="dynamo",
+    )
+    request_plane: Literal["tcp", "nats"] = option(
+        "How workers are asked for their streams.",
+        default="tcp",
+        env=("DYN_REQUEST_PLANE",),
+        group="dynamo",
+    )
+
+    @property
+    def data_path(self) -> Path:
+        """`data_dir` with ~ resolved."""
+        return Path(self.data_dir).expanduser()
+
+
+def load_config(
+    argv: Sequence[str] | None = None, environ: Mapping[str, str] | None = None
+) -> Resolved[MemoryConfig]:
+    """Resolve and cross-check the options.
+
+    Raises:
+        OptionError: a wrong flag, variable or key, or an address that is not loopback.
+    """
+    resolved = load(
+        MemoryConfig,
+        prog="python -m shepherd_memory",
+        section="memory",
+        description="Archive what the workers' KV caches forget, and make it searchable.",
+        argv=argv,
+        environ=environ,
+    )
+    host = resolved.config.http_host
+    if not _is_loopback(host):
+        raise OptionError("--http-host", host, "a loopback address: there are no credentials yet")
+    return resolved
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
