@@ -104,6 +104,8 @@ class EngineStats:
     blocks_stored_total: int = 0
     blocks_evicted_total: int = 0
     preemptions_total: int = 0
+    requests_failed_total: int = 0
+    """Requests that ended with `FinishReason.ERROR`, without disturbing others."""
     transfer_bytes_total: int = 0
     transfer_failures_total: int = 0
     """Handoffs whose KV could not be fetched and was computed again."""
