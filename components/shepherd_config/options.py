@@ -122,7 +122,7 @@ def _option(field: dataclasses.Field[Any], hint: Any) -> Option:
     if get_origin(kind) is Literal:
         declared["choices"], kind = get_args(kind), str
     elif isinstance(kind, type) and issubclass(kind, StrEnum):
-        enum, declared["choices"], kind = kind, tuple(kind), str
+        enum, declared["choices"], kind = kind, tuple(member.value for member in kind), str
     kind = get_origin(kind) or kind
     if kind not in {str, int, float, bool, tuple}:
         raise TypeError(f"{field.name}: an option cannot be of type {hint}")

@@ -1,0 +1,76 @@
+"""The worker's own options: defaults by role, spellings of other launchers, early errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shepherd_config import OptionError
+from shepherd_worker.config import Role, WorkerConfig, load_config
+from shepherd_worker.errors import UnusableInputError
+
+
+def config(*argv: str, **environ: str) -> WorkerConfig:
+    return load_config(["--model", "org/name", *argv], environ).config
+
+
+@pytest.mark.parametrize(
+    ("argv", "path"),
+    [
+        ([], ("dynamo", "backend", "generate")),
+        (["--role", "decode"], ("dynamo", "backend", "generate")),
+        (["--role", "prefill"], ("dynamo", "prefill", "generate")),
+        (["--role", "prefill", "--component", "p", "--namespace", "n"], ("n", "p", "generate")),
+        (["--endpoint", "dyn://a.b.c"], ("a", "b", "c")),
+    ],
+)
+def test_the_endpoint_follows_from_role_and_names(
+    argv: list[str], path: tuple[str, str, str]
+) -> None:
+    assert config(*argv).endpoint_path == path
+
+
+def test_launch_lines_of_other_workers_are_understood() -> None:
+    theirs = load_config(
+        ["--model-path", "org/name", "--disagg-mode", "agg", "--store-kv", "etcd",
+         "--component-name", "c", "--tokenizer", "org/other", "--kv-block-size", "32",
+         "--free-gpu-memory-fraction", "0.5"],
+        {"DYN_NAMESPACE": "ns"},
+    ).config  # fmt: skip
+
+    assert theirs.role is Role.AGGREGATED
+    assert (theirs.discovery_backend, theirs.component, theirs.namespace) == ("etcd", "c", "ns")
+    assert (theirs.tokenizer, theirs.block_size) == ("org/other", 32)
+    assert theirs.kv_cache_free_gpu_mem_fraction == 0.5
+    assert load_config(["--engine-dir", "org/name"], {}).config.model == "org/name"
+
+
+def test_a_directory_that_is_not_there_is_refused_before_anything_is_loaded(
+    tmp_path: Path,
+) -> None:
+    missing = str(tmp_path / "nothing")
+
+    with pytest.raises(UnusableInputError, match=f"--model: there is no directory '{missing}'"):
+        load_config(["--model", missing], {})
+
+
+def test_a_wrong_role_from_dynamos_environment_is_refused_with_a_hint() -> None:
+    with pytest.raises(OptionError, match=r"DYN_DISCOVERY_BACKEND: .etdc. .* did you mean .etcd."):
+        config(DYN_DISCOVERY_BACKEND="etdc")
+
+
+def test_an_endpoint_of_two_parts_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"--endpoint: 'a\.b' is not valid"):
+        config("--endpoint", "a.b")
+
+
+def test_every_engine_option_reaches_the_engine() -> None:
+    built = config(
+        "--num-kv-blocks", "7", "--max-seq-len", "99", "--max-waiting", "3"
+    ).engine_config()
+
+    assert (built.model, built.num_kv_blocks, built.max_seq_len, built.max_waiting) == (
+        *("org/name", 7),
+        *(99, 3),
+    )
