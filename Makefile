@@ -1,0 +1,50 @@
+# One-word commands; each makes the environment first when it is missing.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: help venv demo up test lint types proto bench clean
+
+help:           ## show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+venv: $(READY)  ## make .venv with pinned packages
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
+	    -e '.[torch]' --group dev
+	touch $@
+
+demo: $(READY)  ## run the whole path once, in about a minute
+	$(BIN)/shepherd demo
+
+up: $(READY)    ## run the whole system until Ctrl-C
+	$(BIN)/shepherd up
+
+test: $(READY)  ## run every test, real processes included
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## check style and import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(READY) ## check types
+	$(BIN)/mypy
+
+proto: $(READY) ## regenerate code from proto/ and JSON Schemas from the dataclasses
+	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=components --pyi_out=components \
+	    proto/shepherd_events/v1/*.proto
+	$(BIN)/python -m shepherd_worker.schemas
+
+bench: $(READY) ## run benchmarks/NAME.py: make bench NAME=...
+	@test -f benchmarks/$(NAME).py || { \
+	    echo "NAME='$(NAME)': expected one of: $$(ls benchmarks 2>/dev/null | sed -n 's/\.py$$//p' | xargs)"; exit 2; }
+	$(BIN)/python benchmarks/$(NAME).py
+
+clean:          ## remove what make made
+	rm -rf .venv build
