@@ -82,14 +82,9 @@ class ChildProcess:
                 )
             await asyncio.sleep(READY_POLL_S)
 
-    async def ended(self, timeout_s: float) -> int:
-        """The exit code, once the child has ended by itself.
-
-        Raises:
-            TimeoutError: it has not.
-        """
-        async with asyncio.timeout(timeout_s):
-            return await self._child.wait()
+    async def wait(self) -> int:
+        """The exit code, once the child has ended."""
+        return await self._child.wait()
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the child alone."""
@@ -100,10 +95,11 @@ class ChildProcess:
         """Ask the child to end, and insist when it does not; its exit code."""
         self.signal(signal.SIGTERM)
         try:
-            return await self.ended(timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await self.wait()
         except TimeoutError:
             self.kill()
-            return await self._child.wait()
+            return await self.wait()
 
     def kill(self) -> None:
         """End the child and its group at once."""

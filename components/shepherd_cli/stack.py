@@ -6,6 +6,7 @@ settings allow: its ZMQ event plane binds all interfaces whatever one says.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import sys
@@ -130,9 +131,15 @@ class Stack:
         for process in self._started:
             process.kill()
 
-    def dead(self) -> ChildProcess | None:
-        """A part that ended by itself, if there is one."""
-        return next((p for p in self._started if p.exit_code is not None), None)
+    async def any_ended(self) -> ChildProcess:
+        """Wait until a part ends by itself."""
+        waiting = {asyncio.ensure_future(p.wait()): p for p in self._started}
+        try:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            return waiting[done.pop()]
+        finally:
+            for task in waiting:
+                task.cancel()
 
     async def _start(self, name: str, module: str, *args: str) -> ChildProcess:
         argv = [sys.executable, "-m", module, *args]

@@ -1,0 +1,82 @@
+"""`shepherd up`: the whole system on this machine, until somebody stops it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from shepherd_cli.stack import Service, Stack
+from shepherd_cli.tiny_model import make_tiny_model
+
+MODEL_NAME = "shepherd-tiny"
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The parts of a started system, by what a user does with them."""
+
+    frontend: Service
+    memory: Service
+    workers: tuple[Service, ...]
+
+
+def tiny_model(build_dir: Path, console: Console) -> Path:
+    """The demo's model, made the first time."""
+    with console.status("making a tiny chat model (the first time only)") as status:
+
+        def progress(text: str) -> None:
+            status.update(f"making a tiny chat model: {text}")
+
+        return make_tiny_model(build_dir / "tiny-model", progress=progress)
+
+
+async def start(stack: Stack, model: Path, *, num_kv_blocks: int) -> Running:
+    """Start frontend, memory, one prefill and one decode worker, together."""
+    stack.env.setdefault("OMP_NUM_THREADS", "1")
+    common = (
+        *("--model", str(model), "--served-model-name", MODEL_NAME),
+        *("--num-kv-blocks", str(num_kv_blocks), "--max-seq-len", str(num_kv_blocks * 16 - 16)),
+    )
+    async with asyncio.TaskGroup() as tasks:
+        frontend = tasks.create_task(stack.frontend())
+        memory = tasks.create_task(stack.memory())
+        prefill = tasks.create_task(stack.worker("prefill", *common, "--role", "prefill"))
+        decode = tasks.create_task(stack.worker("decode", *common, "--role", "decode"))
+    await stack.model_served(frontend.result(), MODEL_NAME)
+    return Running(frontend.result(), memory.result(), (prefill.result(), decode.result()))
+
+
+async def run_up(build_dir: Path, console: Console, say: Callable[[str], None]) -> None:
+    """Start everything, tell where it is, and wait to be cancelled.
+
+    Raises:
+        ProcessFailedError: a part did not start, or ended by itself.
+    """
+    model = tiny_model(build_dir, console)
+    async with Stack(build_dir / "up") as stack:
+        with console.status("starting frontend, memory and two workers"):
+            running = await start(stack, model, num_kv_blocks=64)
+        say(_welcome(running, stack.run_dir))
+        dead = await stack.any_ended()
+        say(f"{dead.name} ended with {dead.exit_code}; its log is {dead.log_path}")
+
+
+def _welcome(running: Running, run_dir: Path) -> str:
+    prefill, decode = running.workers
+    return f"""\
+OpenAI API   {running.frontend.url}/v1     model {MODEL_NAME}
+memory       {running.memory.url}/v1/sessions
+prefill      {prefill.url}/health  /metrics
+decode       {decode.url}/health  /metrics
+logs         {run_dir}
+
+Try:
+  curl -s {running.frontend.url}/v1/chat/completions -H 'content-type: application/json' \\
+    -H 'x-dynamo-session-id: me' -d '{{"model": "{MODEL_NAME}", "temperature": 0,
+    "messages": [{{"role": "user", "content": "Why is the sky blue?"}}]}}'
+
+Ctrl-C stops everything."""
