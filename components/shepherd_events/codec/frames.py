@@ -1,0 +1,104 @@
+"""Frames: the header, and one of the bodies.
+
+A header that contradicts its body is refused on both sides: a heartbeat repeats
+the number of its frame, `StreamInfo` is number 1, a tombstone ends at its number.
+"""
+
+from __future__ import annotations
+
+from shepherd_events.codec.batches import decode_batch
+from shepherd_events.codec.bodies import decode_body, encode_body
+from shepherd_events.codec.packed_columns import delimited_field
+from shepherd_events.codec.wire import FrameView, parse, sized
+from shepherd_events.errors import CodecError, UnknownFeaturesError
+from shepherd_events.events import (
+    BlockBatch,
+    Body,
+    Frame,
+    Heartbeat,
+    StreamId,
+    StreamInfo,
+    Tombstone,
+)
+from shepherd_events.v1 import kv_events_pb2 as pb
+
+KNOWN_FEATURES = 0
+"""Bits of `required_features` that this reader understands: none exist yet."""
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """The bytes of one frame.
+
+    Raises:
+        CodecError: a value that the wire cannot hold or no reader would accept.
+    """
+    try:
+        _check_numbers(frame)
+        number, body = encode_body(frame.body)
+        header = pb.Frame(
+            worker_id=frame.stream.worker_id,
+            dp_rank=frame.stream.dp_rank,
+            epoch=frame.epoch,
+            seq=frame.seq,
+            ts_unix_ns=frame.ts_unix_ns,
+            required_features=frame.required_features,
+        )
+        return sized(header.SerializeToString() + delimited_field(number, body))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise CodecError("frame", str(error)) from error
+
+
+def decode_frame(payload: bytes) -> Frame:
+    """The frame that `payload` holds.
+
+    Raises:
+        UnknownFeaturesError: it may not be applied by this reader.
+        CodecError: it is not a valid frame.
+    """
+    message = parse(FrameView, payload)
+    unknown = message.required_features & ~KNOWN_FEATURES
+    if unknown:
+        raise UnknownFeaturesError(unknown)
+    kind = message.WhichOneof("body")
+    if kind is None:
+        raise CodecError("body", "no body that is known")
+    if kind == "blocks":
+        body: Body = BlockBatch(
+            decode_batch(message.blocks, lambda: parse(pb.Frame, payload).blocks)
+        )
+    else:
+        body = decode_body(kind, getattr(message, kind))
+    frame = Frame(
+        stream=StreamId(message.worker_id, message.dp_rank),
+        epoch=message.epoch,
+        seq=message.seq,
+        ts_unix_ns=message.ts_unix_ns,
+        body=body,
+        required_features=message.required_features,
+    )
+    _check_numbers(frame)
+    return frame
+
+
+def _check_numbers(frame: Frame) -> None:
+    for field, value in (("epoch", frame.epoch), ("seq", frame.seq)):
+        if value < 1:
+            raise CodecError(field, f"{value} is below 1")
+    if not frame.stream.worker_id:
+        raise CodecError("worker_id", "empty")
+    match frame.body:
+        case Heartbeat(head_seq=head_seq):
+            _check_repeats("heartbeat.head_seq", head_seq, frame.seq)
+        case StreamInfo():
+            _check_repeats("info", 1, frame.seq)
+        case Tombstone(from_seq=from_seq, to_seq=to_seq):
+            _check_repeats("lost.to_seq", to_seq, frame.seq)
+            if not 1 <= from_seq <= to_seq:
+                raise CodecError("lost.from_seq", f"{from_seq} is not in 1..{to_seq}")
+        case _:
+            pass
+
+
+def _check_repeats(field: str, value: int, seq: int) -> None:
+    if value != seq:
+        raise CodecError(field, f"{value} in a frame numbered {seq}")

@@ -1,0 +1,60 @@
+"""What can go wrong between a publisher and its readers.
+
+    KvEventsError
+    |-- CodecError                  bytes that are no message, or a message that has no bytes
+    |   `-- UnknownFeaturesError    a frame that needs more than this reader understands
+    `-- TransportError              a wire that cannot be made or used
+        |-- ListenerRefusedError    an address that may not be listened on without credentials
+        `-- NoAnswerError           a control request that nobody answered in time
+
+A reader never sees the last one: it retries and says STALE meanwhile.
+"""
+
+from __future__ import annotations
+
+
+class KvEventsError(Exception):
+    """Root of this package's errors."""
+
+
+class CodecError(KvEventsError):
+    """Bytes that are no valid message, or a message that cannot be written as bytes."""
+
+    def __init__(self, field: str, problem: str) -> None:
+        self.field = field
+        """Dotted path in the wire format, such as `blocks.run_len`."""
+        self.problem = problem
+        super().__init__(f"{field}: {problem}")
+
+
+class UnknownFeaturesError(CodecError):
+    """A frame that may only be applied by readers that know its features."""
+
+    def __init__(self, bits: int) -> None:
+        self.bits = bits
+        """The bits of `required_features` that are not known here."""
+        super().__init__("required_features", f"bits {bits:#x} are not known: upgrade this reader")
+
+
+class TransportError(KvEventsError):
+    """A wire that cannot be made or used."""
+
+
+class ListenerRefusedError(TransportError):
+    """An address beyond loopback: whoever reaches it could read every token."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        super().__init__(
+            f"refusing to publish KV events on {host!r}: readers are not authenticated yet, "
+            "so only loopback addresses such as 127.0.0.1 or ::1 are allowed"
+        )
+
+
+class NoAnswerError(TransportError):
+    """A control request that nobody answered in time."""
+
+    def __init__(self, endpoint: str, timeout_s: float) -> None:
+        self.endpoint = endpoint
+        self.timeout_s = timeout_s
+        super().__init__(f"{endpoint} did not answer within {timeout_s:g} s")
