@@ -1,16 +1,37 @@
-"""Tokens to messages: exact spans, learned from the chat template."""
+"""Tokens to messages: exact spans, learned from the chat template.
+
+A reader is built once per model and answers from any thread.  The spans of the
+messages of a sequence tile it: markers belong to the message that they open or
+close, and a token that two messages share belongs to the later one.  Texts are
+exactly what stands between the markers.  A sequence whose template is unknown or
+ambiguous is one message of role "raw": never nothing, never a wrong role.
+
+    token_bytes.py          ids -> bytes, added tokens marked
+    chat_template.py        conversations -> text
+    transcript_grammar.py   what stands between contents; bytes -> parts
+"""
 
 from __future__ import annotations
 
+import json
+import logging
 from array import array
+from bisect import bisect_right
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate, pairwise
+from typing import Any
 
+from tokenizers import Tokenizer
 
-@dataclass(frozen=True, slots=True)
-class TokenizerAssets:
-    """The files that say how text becomes tokens, by name."""
+from shepherd_events.chat_template import ChatTemplate, ChatTemplateError, Conversation
+from shepherd_events.token_bytes import TokenBytes, TokenStream, mark
+from shepherd_events.tokenizer_assets import TOKENIZER, TokenizerAssets, TokenizerNotFoundError
+from shepherd_events.transcript_grammar import RAW, Grammar, learn
 
-    files: dict[str, str]
+__all__ = ["Message", "TokenizerAssets", "TokenizerNotFoundError", "TranscriptReader"]
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,17 +39,107 @@ class Message:
     """One message and the tokens it lies in."""
 
     role: str
+    """"system", "user", "assistant", "tool", or "raw" where the template is not understood."""
     text: str
+    """The content, without markers."""
     start: int
+    """The first token of its opening marker."""
     end: int
+    """After the last token of its closing marker."""
 
 
 class TranscriptReader:
-    """Reads one model's token sequences as conversations."""
+    """Reads one model's token sequences as conversations; safe from any thread."""
 
     def __init__(self, assets: TokenizerAssets) -> None:
-        raise NotImplementedError
+        self._tokenizer = _load(assets)
+        self._bytes = TokenBytes.of(self._tokenizer, _decoder(assets))
+        self._grammar = None if self._bytes is None else self._learn(assets, self._bytes)
+        if self._grammar is None:
+            _logger.warning("chat template not understood: conversations stay raw text")
+
+    @property
+    def understands_template(self) -> bool:
+        """False: every sequence reads as one raw message."""
+        return self._grammar is not None
 
     def read(self, token_ids: array[int]) -> tuple[Message, ...]:
-        """Messages whose spans tile the sequence."""
-        raise NotImplementedError
+        """Messages whose spans tile the sequence; none for no tokens.
+
+        The last one may be unfinished: an answer that was cut, or the empty
+        answer behind a generation prompt.
+        """
+        if not token_ids:
+            return ()
+        if self._grammar is None or self._bytes is None:
+            return (Message(RAW, self.decode(token_ids), 0, len(token_ids)),)
+        pieces = [self._bytes[token_id] for token_id in token_ids]
+        return _messages(self._grammar, self._bytes, pieces)
+
+    def count_user_messages(self, token_ids: array[int]) -> int:
+        """How many messages are the user's; 0 for raw text."""
+        return sum(message.role == "user" for message in self.read(token_ids))
+
+    def decode(self, token_ids: array[int]) -> str:
+        """The text of a sequence, special tokens spelled out."""
+        return self._tokenizer.decode(list(token_ids), skip_special_tokens=False)
+
+    def stream(self) -> TokenStream:
+        """A detokeniser for one sequence that grows, for one thread.
+
+        Raises:
+            ValueError: the bytes of this tokenizer's tokens are not known.
+        """
+        if self._bytes is None:
+            raise ValueError("the tokenizer's decoder is neither byte-level nor SentencePiece-like")
+        return self._bytes.stream()
+
+    def _learn(self, assets: TokenizerAssets, table: TokenBytes) -> Grammar | None:
+        special_tokens = assets.special_tokens()
+        eos = self._tokenizer.token_to_id(special_tokens.get("eos_token", ""))
+        eos_ids = assets.eos_token_ids() | ({eos} if eos is not None else set())
+        renders = []
+        for text in assets.chat_templates():
+            try:
+                template = ChatTemplate(text, special_tokens)
+            except ChatTemplateError:
+                _logger.exception("chat template left out")
+                continue
+            renders.append(partial(self._render, template, table))
+        return learn(renders, [mark(token_id) for token_id in sorted(eos_ids)])
+
+    def _render(
+        self, template: ChatTemplate, table: TokenBytes, conversation: Conversation
+    ) -> bytes | None:
+        try:
+            text = template.render(conversation)
+        except ChatTemplateError:
+            return None
+        token_ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return b"".join(table[token_id] for token_id in token_ids)
+
+
+def _messages(grammar: Grammar, table: TokenBytes, pieces: list[bytes]) -> tuple[Message, ...]:
+    marked = b"".join(pieces)
+    parts = grammar.parse(marked)
+    ends = list(accumulate(map(len, pieces)))
+    starts = [0, *(bisect_right(ends, part.start) for part in parts[1:]), len(pieces)]
+    messages = (
+        Message(part.role, table.text(marked[part.text_start : part.text_end]), start, end)
+        for part, (start, end) in zip(parts, pairwise(starts), strict=True)
+    )
+    return tuple(message for message in messages if message.text or message.start < message.end)
+
+
+def _load(assets: TokenizerAssets) -> Tokenizer:
+    if TOKENIZER not in assets.files:
+        raise TokenizerNotFoundError("the received tokenizer")
+    tokenizer = Tokenizer.from_str(assets.files[TOKENIZER])
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+def _decoder(assets: TokenizerAssets) -> dict[str, Any] | None:
+    decoder: dict[str, Any] | None = json.loads(assets.files[TOKENIZER]).get("decoder")
+    return decoder
