@@ -1,0 +1,191 @@
+"""One step of the engine: plan, compute, sample, commit, tell.
+
+    commands --> EngineCore.step() --> StepOutput: chunks and cache events, in order
+
+Knows no thread and no event loop; whoever drives it calls from one thread.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence as ReadOnlyList
+from dataclasses import dataclass, replace
+
+from tokenizers import Tokenizer
+
+from shepherd_events.events import BlockHash
+from shepherd_worker.engine.embedded.block_pool import BlockPool
+from shepherd_worker.engine.embedded.runner import Runner, Sample, SamplingError
+from shepherd_worker.engine.embedded.scheduler import Scheduler, StepPlan
+from shepherd_worker.engine.embedded.sequence import Sequence
+from shepherd_worker.engine.embedded.stop_strings import StopStrings
+from shepherd_worker.engine.protocol import CacheEvent, EngineStats
+from shepherd_worker.errors import OverloadedError
+from shepherd_worker.request import FinishReason, TokenChunk, Usage
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What one sequence brought forth."""
+
+    sequence: Sequence
+    result: TokenChunk | OverloadedError
+    last: bool
+    """Nothing follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """What one step brought forth."""
+
+    outputs: tuple[Output, ...]
+    events: tuple[CacheEvent, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.outputs or self.events)
+
+
+class EngineCore:
+    """See the module's docstring."""
+
+    def __init__(
+        self, runner: Runner, pool: BlockPool, scheduler: Scheduler, tokenizer: Tokenizer | None
+    ) -> None:
+        self._runner = runner
+        self._pool = pool
+        self._scheduler = scheduler
+        self._tokenizer = tokenizer
+        self._stop_strings: dict[Sequence, StopStrings] = {}
+        self._outputs: list[Output] = []
+        self._num_prompt_tokens = 0
+        self._num_cached_tokens = 0
+        self._num_transferred_tokens = 0
+        self._num_generated_tokens = 0
+        self._num_failed = 0
+
+    def add(self, sequence: Sequence) -> None:
+        """Take a sequence in; too many make it end with `OverloadedError`."""
+        try:
+            self._scheduler.add(sequence)
+        except OverloadedError as error:
+            sequence.finish_reason = FinishReason.ERROR
+            self._outputs.append(Output(sequence, error, last=True))
+            return
+        stops = sequence.request.stops.stop
+        if stops:
+            assert self._tokenizer is not None
+            self._stop_strings[sequence] = StopStrings(self._tokenizer, stops)
+
+    def cancel(self, sequence: Sequence) -> None:
+        """End a sequence, or let go of what an ended prefill holds."""
+        if sequence in self._scheduler.held:
+            self._scheduler.release(sequence)
+        elif sequence.finish_reason is None:
+            self._end(sequence, TokenChunk((), finish_reason=FinishReason.CANCELLED))
+
+    def cancel_all(self) -> None:
+        """End every sequence."""
+        for sequence in (*self._scheduler.running, *self._scheduler.waiting):
+            self.cancel(sequence)
+        for sequence in tuple(self._scheduler.held):
+            self.cancel(sequence)
+
+    def num_cached_blocks(self, hashes: ReadOnlyList[BlockHash]) -> int:
+        """How many leading blocks a hit would find; from any thread, as a hint."""
+        return len(self._pool.match(hashes))
+
+    def step(self) -> tuple[StepOutput, bool]:
+        """Run one pass; what it brought forth, and whether another may follow at once."""
+        plan = self._scheduler.schedule()
+        if plan.work:
+            self._import(plan)
+            self._compute(plan)
+        outputs, self._outputs = tuple(self._outputs), []
+        return StepOutput(outputs, self._pool.drain_events()), bool(plan.work)
+
+    def stats(self) -> EngineStats:
+        """The engine's own counters."""
+        counts = self._pool.counts()
+        return EngineStats(
+            num_running=len(self._scheduler.running),
+            num_waiting=len(self._scheduler.waiting),
+            blocks_referenced=counts.referenced,
+            blocks_cached=counts.free,
+            blocks_empty=counts.empty,
+            prompt_tokens_total=self._num_prompt_tokens,
+            prompt_tokens_cached_total=self._num_cached_tokens,
+            prompt_tokens_transferred_total=self._num_transferred_tokens,
+            generated_tokens_total=self._num_generated_tokens,
+            blocks_stored_total=self._pool.num_stored_total,
+            blocks_evicted_total=self._pool.num_evicted_total,
+            preemptions_total=self._scheduler.num_preempted_total,
+            requests_failed_total=self._num_failed,
+        )
+
+    def _import(self, plan: StepPlan) -> None:
+        for planned in plan.imports:
+            sequence, stop = planned.sequence, planned.start + len(planned.payloads)
+            self._runner.write_blocks(sequence.block_ids[planned.start : stop], planned.payloads)
+            sequence.num_transferred = len(planned.payloads) * self._pool.block_size
+            self._scheduler.mark_computed(sequence, sequence.num_transferred)
+
+    def _compute(self, plan: StepPlan) -> None:
+        results = self._runner.forward(plan)
+        for work, result in zip(plan.work, results, strict=True):
+            self._scheduler.mark_computed(work.sequence, work.num_tokens)
+            if isinstance(result, Sample):
+                self._advance(work.sequence, result)
+            elif isinstance(result, SamplingError):
+                self._fail(work.sequence, result)
+
+    def _advance(self, sequence: Sequence, sample: Sample) -> None:
+        """Append a token and end the sequence where it ends; its failure is its own."""
+        if sequence.num_output == 0:
+            self._num_prompt_tokens += sequence.num_prompt
+            self._num_cached_tokens += sequence.num_cached or 0
+            self._num_transferred_tokens += sequence.num_transferred
+        sequence.token_ids.append(sample.token_id)
+        self._num_generated_tokens += 1
+        try:
+            reason, stop_reason = self._ending(sequence, sample.token_id)
+        except Exception as error:  # noqa: BLE001 - a request's edge; `_fail` logs and counts it
+            self._fail(sequence, error)
+            return
+        logprobs = () if sample.logprob is None else (sample.logprob,)
+        chunk = TokenChunk((sample.token_id,), logprobs, reason, stop_reason)
+        if reason is None and not sequence.prefill_only:
+            self._outputs.append(Output(sequence, chunk, last=False))
+        else:
+            self._end(sequence, chunk)
+
+    def _ending(
+        self, sequence: Sequence, token_id: int
+    ) -> tuple[FinishReason | None, str | int | None]:
+        """Whether the newest token ends the sequence, and what in it does."""
+        stops = sequence.request.stops
+        watched = self._stop_strings.get(sequence)
+        stop_string = watched.push(token_id) if watched else None
+        if sequence.num_output > stops.min_tokens:
+            if token_id in sequence.eos_token_ids and not stops.ignore_eos:
+                return FinishReason.EOS, None
+            if token_id in stops.stop_token_ids:
+                return FinishReason.STOP, token_id
+            if stop_string is not None:
+                return FinishReason.STOP, stop_string
+        if sequence.num_output >= sequence.max_tokens:
+            return FinishReason.LENGTH, None
+        return None, None
+
+    def _fail(self, sequence: Sequence, error: Exception) -> None:
+        self._num_failed += 1
+        log.error("request %s failed", sequence.request.request_id, exc_info=error)
+        self._end(sequence, TokenChunk((), finish_reason=FinishReason.ERROR))
+
+    def _end(self, sequence: Sequence, chunk: TokenChunk) -> None:
+        """Finish a sequence with its last chunk; a prefill's is not the answer's last."""
+        self._stop_strings.pop(sequence, None)
+        self._scheduler.finish(sequence, chunk.finish_reason or FinishReason.LENGTH)
+        usage = Usage(sequence.num_prompt, sequence.num_cached or 0, sequence.num_output)
+        self._outputs.append(Output(sequence, replace(chunk, usage=usage), last=True))

@@ -1,0 +1,303 @@
+"""The event loop's side of an engine: the `Engine` protocol over one engine thread.
+
+Knows requests, streams, handoffs and the life of the engine; knows nothing of
+tensors or scheduling.  Everything here runs on the event loop and never blocks
+it.  A sequence's stream is in `_streams` from its submission until the thread
+has said that the sequence ended, cancelled or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import replace
+from functools import partial
+from random import Random
+
+from shepherd_events.block_hash import root_hash, salt_id
+from shepherd_events.events import CacheContext
+from shepherd_worker.engine.embedded.core import EngineCore, StepOutput
+from shepherd_worker.engine.embedded.engine_thread import EngineThread
+from shepherd_worker.engine.embedded.loading import Loaded, load_engine
+from shepherd_worker.engine.embedded.runner import Runner
+from shepherd_worker.engine.embedded.sequence import ImportedBlocks, Sequence
+from shepherd_worker.engine.embedded.transfer import (
+    FRAME_TIMEOUT_S,
+    TransferClient,
+    TransferServer,
+)
+from shepherd_worker.engine.protocol import (
+    CacheEvent,
+    EngineConfig,
+    EngineInfo,
+    EngineStats,
+    Handoff,
+    PrefillResult,
+)
+from shepherd_worker.engine.validation import check_request, clip_max_tokens
+from shepherd_worker.errors import (
+    EngineDeadError,
+    EngineFailedError,
+    OverloadedError,
+    StartError,
+    WorkerError,
+)
+from shepherd_worker.request import GenerateRequest, TokenChunk
+
+log = logging.getLogger(__name__)
+
+
+class EmbeddedEngine:
+    """An `Engine` around a `Runner`; see `protocol.py` for what it promises.
+
+    Cache events are kept until their reader takes them, however long that is.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        runner: Runner,
+        *,
+        name: str = "torch",
+        clock_ns: Callable[[], int] = time.time_ns,
+        transfer_timeout_s: float = FRAME_TIMEOUT_S,
+    ) -> None:
+        """`transfer_timeout_s` is how long a prefill worker may be silent while it is fetched from."""
+        self._config = config
+        self._runner = runner
+        self._name = name
+        self._clock_ns = clock_ns
+        self._transfer_timeout_s = transfer_timeout_s
+        self._streams: dict[Sequence, asyncio.Queue[TokenChunk | WorkerError]] = {}
+        self._events: asyncio.Queue[tuple[CacheEvent, ...] | EngineDeadError | None]
+        self._events = asyncio.Queue()
+        self._changed = asyncio.Event()
+        self._closing = asyncio.Lock()
+        self._num_calls = 0
+        self._draining = False
+        self._closed = False
+        self._dead: EngineDeadError | None = None
+        self._started: asyncio.Future[Loaded] | None = None
+        self._thread: EngineThread | None = None
+        self._loaded: Loaded | None = None
+        self._server: TransferServer | None = None
+        self._client: TransferClient | None = None
+
+    async def start(self) -> EngineInfo:
+        """See `Engine.start`."""
+        self._started = asyncio.get_running_loop().create_future()
+        self._thread = EngineThread(
+            partial(load_engine, self._runner, self._config, self._name),
+            ready=self._on_ready,
+            deliver=self._on_output,
+            died=self._on_death,
+        )
+        self._thread.start()
+        loaded = await self._started
+        self._client = TransferClient(
+            loaded.block_format, loaded.info.block_size, frame_timeout_s=self._transfer_timeout_s
+        )
+        self._server = TransferServer(
+            loaded.block_format,
+            self._runner.read_blocks,
+            lease_s=self._config.transfer_lease_s,
+            released=self._changed.set,
+        )
+        await self._server.start(self._config.transfer_host)
+        self._loaded = loaded
+        return loaded.info
+
+    async def generate(
+        self, request: GenerateRequest, handoff: Handoff | None = None
+    ) -> AsyncGenerator[TokenChunk, None]:
+        """See `Engine.generate`."""
+        with self._call():
+            sequence = self._accept(request, prefill_only=False)
+            if handoff is not None:
+                sequence.imported = await self._fetch(sequence, handoff)
+            async with aclosing(self._run(sequence)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    async def prefill(self, request: GenerateRequest) -> PrefillResult:
+        """See `Engine.prefill`.
+
+        The chunk has a `finish_reason` only where the answer is complete with it.
+        """
+        with self._call():
+            sequence = self._accept(request, prefill_only=True)
+            release = partial(self._post, partial(EngineCore.cancel, sequence=sequence))
+            try:
+                async with aclosing(self._run(sequence)) as chunks:
+                    chunk = await anext(chunks)
+                return PrefillResult(chunk, self._lease(sequence, release))
+            except BaseException:
+                release()
+                raise
+
+    async def cache_events(self) -> AsyncIterator[tuple[CacheEvent, ...]]:
+        """See `Engine.cache_events`."""
+        while isinstance(batch := await self._events.get(), tuple):
+            yield batch
+        self._events.put_nowait(batch)
+        if batch is not None:
+            raise batch
+
+    def stats(self) -> EngineStats:
+        """See `Engine.stats`; bytes count both directions."""
+        if self._thread is None or self._server is None or self._client is None:
+            return EngineStats()
+        return replace(
+            self._thread.stats,
+            transfer_bytes_total=self._server.bytes_sent_total + self._client.bytes_received_total,
+            transfer_failures_total=self._client.failures_total,
+            leases=self._server.num_leases,
+            leases_expired_total=self._server.leases_expired_total,
+        )
+
+    def is_healthy(self) -> bool:
+        """See `Engine.is_healthy`."""
+        return self._dead is None
+
+    async def drain(self) -> None:
+        """See `Engine.drain`."""
+        self._draining = True
+        while self._num_calls or self._streams or (self._server and self._server.num_leases):
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def close(self) -> None:
+        """See `Engine.close`."""
+        async with self._closing:
+            if self._closed:
+                return
+            self._die(EngineDeadError("the engine is closed"))
+            if self._server is not None:
+                await self._server.close()
+            if self._thread is not None:
+                self._thread.stop()
+                await self._thread.join()
+            self._events.put_nowait(None)
+            self._closed = True
+
+    @contextmanager
+    def _call(self) -> Iterator[None]:
+        """A call that `drain` waits for."""
+        self._num_calls += 1
+        try:
+            yield
+        finally:
+            self._num_calls -= 1
+            self._changed.set()
+
+    def _accept(self, request: GenerateRequest, *, prefill_only: bool) -> Sequence:
+        loaded = self._serving()
+        if self._draining:
+            raise OverloadedError(self.stats().num_waiting, 0)
+        check_request(request, loaded.limits)
+        return Sequence(
+            request=request,
+            root=root_hash(
+                loaded.info.model_fingerprint,
+                lora_name=request.lora_name,
+                cache_salt=request.cache_salt,
+            ),
+            context=CacheContext(request.lora_name, salt_id(request.cache_salt)),
+            eos_token_ids=request.stops.eos_token_ids or loaded.info.eos_token_ids,
+            max_tokens=clip_max_tokens(request, loaded.info.max_seq_len),
+            started_unix_ns=self._clock_ns(),
+            random=Random(request.sampling.seed),  # noqa: S311 - tokens, not secrets
+            prefill_only=prefill_only,
+        )
+
+    async def _run(self, sequence: Sequence) -> AsyncGenerator[TokenChunk, None]:
+        """Submit a sequence and pass on what it brings forth; closing cancels it."""
+        self._serving()
+        stream = self._streams[sequence] = asyncio.Queue()
+        self._post(partial(EngineCore.add, sequence=sequence))
+        try:
+            while True:
+                result = await stream.get()
+                if isinstance(result, WorkerError):
+                    raise result
+                yield result
+                if result.usage is not None:
+                    return
+        finally:
+            if sequence in self._streams:
+                self._post(partial(EngineCore.cancel, sequence=sequence))
+
+    async def _fetch(self, sequence: Sequence, handoff: Handoff) -> ImportedBlocks | None:
+        """The KV of those prompt blocks that a handoff offers and the cache lacks."""
+        loaded, client = self._serving(), self._client
+        assert client is not None
+        size = loaded.info.block_size
+        wanted = min(handoff.num_blocks, (sequence.num_prompt - 1) // size)
+        first = loaded.core.num_cached_blocks(sequence.hashes(max(0, wanted), size))
+        if handoff.num_blocks < 1:
+            return None
+        return ImportedBlocks(first, await client.fetch(handoff, first, wanted - first))
+
+    def _lease(self, sequence: Sequence, release: Callable[[], None]) -> Handoff:
+        info, server = self._serving().info, self._server
+        assert server is not None
+        num_blocks = len(sequence.block_ids)
+        return Handoff(
+            engine=self._name,
+            address=server.address,
+            transfer_id=server.lease(sequence.block_ids, release) if num_blocks else "",
+            num_blocks=num_blocks,
+            block_size=info.block_size,
+            model_fingerprint=info.model_fingerprint.hex(),
+        )
+
+    def _serving(self) -> Loaded:
+        if self._dead is not None:
+            raise self._dead
+        if self._loaded is None:
+            raise EngineDeadError("the engine is not started")
+        return self._loaded
+
+    def _post(self, command: Callable[[EngineCore], None]) -> None:
+        assert self._thread is not None
+        self._thread.post(command)
+
+    def _on_ready(self, loaded: Loaded) -> None:
+        assert self._started is not None
+        if not self._started.done():
+            self._started.set_result(loaded)
+
+    def _on_output(self, output: StepOutput) -> None:
+        if output.events:
+            self._events.put_nowait(output.events)
+        for item in output.outputs:
+            stream = self._streams[item.sequence]
+            stream.put_nowait(item.result)
+            if item.last:
+                del self._streams[item.sequence]
+                self._changed.set()
+
+    def _on_death(self, error: BaseException) -> None:
+        """The thread ended by itself: while it started, or while it served."""
+        assert self._started is not None
+        if not self._started.done():
+            if not isinstance(error, StartError):
+                log.error("the engine did not start", exc_info=error)
+                error = EngineFailedError(f"the engine did not start: {error!r}")
+            self._started.set_exception(error)
+            return
+        log.critical("the engine died", exc_info=error)
+        dead = EngineDeadError(f"the engine died: {error!r}")
+        self._die(dead)
+        self._streams.clear()
+        self._events.put_nowait(dead)
+        self._changed.set()
+
+    def _die(self, dead: EngineDeadError) -> None:
+        """Tell every running and every later call."""
+        self._dead = self._dead or dead
+        for stream in self._streams.values():
+            stream.put_nowait(self._dead)

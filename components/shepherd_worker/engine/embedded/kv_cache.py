@@ -1,0 +1,105 @@
+"""The KV of all blocks, in one tensor.
+
+    storage  [num_blocks, num_layers, 2, block_size, num_kv_heads, head_dim]
+
+A block is one contiguous record, so exporting it is one copy.  A *page* is one
+layer's keys or values of one block, a *row* those of one token.  The pages and
+rows of a layer are shifted views of the same storage, so that one index, built
+once per step, serves every layer, for keys and for values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class KvGeometry:
+    """The shape of one token's KV."""
+
+    num_layers: int
+    num_kv_heads: int
+    head_dim: int
+
+    def block_bytes(self, block_size: int, dtype: torch.dtype) -> int:
+        """Size of one block's record."""
+        return self.num_layers * 2 * block_size * self.num_kv_heads * self.head_dim * dtype.itemsize
+
+
+class PagedKvCache:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        geometry: KvGeometry,
+        num_blocks: int,
+        block_size: int,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self.geometry = geometry
+        self.block_size = block_size
+        self.device = device
+        self.pages_per_block = 2 * geometry.num_layers
+        heads = (geometry.num_kv_heads, geometry.head_dim)
+        shape = (num_blocks, geometry.num_layers, 2, block_size, *heads)
+        self._storage = torch.zeros(shape, dtype=dtype, device=device)
+        self._pages = self._storage.view(-1, block_size, *heads)
+        self._rows = self._storage.view(-1, *heads)
+        self._gathered = self._storage.new_empty(2, 0)
+
+    def row_index(self, block_ids: Tensor, positions: Tensor) -> Tensor:
+        """Rows of tokens at `positions` [n] of their sequences, in blocks `block_ids` [n]."""
+        size = self.block_size
+        return block_ids * (self.pages_per_block * size) + positions % size
+
+    def write(self, layer: int, rows: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Put keys and values [n, num_kv_heads, head_dim] at `rows` [n]."""
+        for part, source in enumerate((keys, values)):
+            self._rows[(2 * layer + part) * self.block_size :].index_copy_(0, rows, source)
+
+    def gather(self, layer: int, pages: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values [n * block_size, num_kv_heads, head_dim] of `pages` [n], in order.
+
+        Lies in memory that the next `gather` overwrites: fresh large tensors cost page faults.
+        """
+        heads = (self.geometry.num_kv_heads, self.geometry.head_dim)
+        count = len(pages) * self.block_size * heads[0] * heads[1]
+        if self._gathered.shape[1] < count:
+            self._gathered = self._storage.new_empty(2, count * 5 // 4)
+        keys, values = (
+            self._gather_into(self._gathered[part, :count], 2 * layer + part, pages).view(
+                -1, *heads
+            )
+            for part in (0, 1)
+        )
+        return keys, values
+
+    def clear(self, block_ids: Tensor) -> None:
+        """Forget what blocks hold, so that no stale infinity reaches a masked position."""
+        self._storage.index_fill_(0, block_ids, 0)
+
+    @torch.inference_mode()
+    def read_blocks(self, block_ids: Sequence[int]) -> list[bytes]:
+        """The records of blocks; from any thread, for blocks that nobody writes."""
+        index = torch.tensor(block_ids, device=self.device)
+        records = self._storage.index_select(0, index).view(len(block_ids), -1).cpu()
+        return [record.view(torch.uint8).numpy().tobytes() for record in records]
+
+    def write_blocks(
+        self, block_ids: Sequence[int], payloads: Sequence[bytes | memoryview]
+    ) -> None:
+        """Fill blocks with records that `read_blocks` gave."""
+        index = torch.tensor(block_ids, device=self.device)
+        records = torch.frombuffer(bytearray().join(payloads), dtype=self._storage.dtype)
+        records = records.view(len(block_ids), *self._storage.shape[1:])
+        self._storage.index_copy_(0, index, records.to(self.device))
+
+    def _gather_into(self, target: Tensor, first_page: int, pages: Tensor) -> Tensor:
+        out = target.view(len(pages), *self._pages.shape[1:])
+        return torch.index_select(self._pages[first_page:], 0, pages, out=out)

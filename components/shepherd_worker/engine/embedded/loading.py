@@ -1,0 +1,79 @@
+"""Putting an engine's core together once its runner has loaded the model.
+
+Runs in the engine's thread; what it finds out is read by the event loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shepherd_events.block_hash import root_hash
+from shepherd_events.events import Tier
+from shepherd_worker.engine.embedded.block_pool import BlockPool
+from shepherd_worker.engine.embedded.core import EngineCore
+from shepherd_worker.engine.embedded.runner import Runner
+from shepherd_worker.engine.embedded.scheduler import Scheduler
+from shepherd_worker.engine.embedded.stop_strings import load_tokenizer
+from shepherd_worker.engine.embedded.transfer import BlockFormat
+from shepherd_worker.engine.protocol import EngineConfig, EngineInfo
+from shepherd_worker.engine.validation import RequestLimits
+from shepherd_worker.errors import EngineFailedError
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An engine that is ready to step."""
+
+    core: EngineCore
+    info: EngineInfo
+    limits: RequestLimits
+    block_format: BlockFormat
+
+
+def load_engine(runner: Runner, config: EngineConfig, name: str) -> Loaded:
+    """Load the model and build everything of its size.
+
+    Raises:
+        StartError: as `Runner.load`, or the context would have no room for two tokens.
+    """
+    model = runner.load()
+    capacity = model.num_blocks * config.block_size
+    max_seq_len = min(config.max_seq_len or model.max_seq_len, model.max_seq_len, capacity)
+    if max_seq_len < 2:
+        raise EngineFailedError(
+            f"{model.num_blocks} KV blocks of {config.block_size} tokens have no room for a request"
+        )
+    tokenizer = None if model.tokenizer_file is None else load_tokenizer(model.tokenizer_file)
+    pool = BlockPool(model.num_blocks, config.block_size)
+    scheduler = Scheduler(
+        pool,
+        max_batch_size=config.max_batch_size,
+        max_num_tokens=config.max_num_tokens,
+        max_waiting=config.max_waiting,
+    )
+    info = EngineInfo(
+        engine=name,
+        version=model.version,
+        model_directory=model.model_directory,
+        model_fingerprint=model.fingerprint,
+        block_size=config.block_size,
+        num_blocks={Tier.DEVICE: model.num_blocks},
+        max_seq_len=max_seq_len,
+        max_batch_size=config.max_batch_size,
+        max_num_tokens=config.max_num_tokens,
+        vocab_size=model.vocab_size,
+        eos_token_ids=model.eos_token_ids,
+        root_hash=root_hash(model.fingerprint),
+    )
+    limits = RequestLimits(
+        vocab_size=model.vocab_size,
+        max_seq_len=max_seq_len,
+        matches_stop_strings=tokenizer is not None,
+        serves_lora=model.serves_lora,
+    )
+    return Loaded(
+        EngineCore(runner, pool, scheduler, tokenizer),
+        info,
+        limits,
+        BlockFormat(model.fingerprint, model.block_bytes),
+    )

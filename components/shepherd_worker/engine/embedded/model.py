@@ -1,0 +1,186 @@
+"""Loading a causal language model, and learning from one dry run what its KV looks like.
+
+The architecture is not looked up in a list: a model is supported when each of
+its layers calls our attention exactly once, with KV of one shape and nothing
+that our attention does not know.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from shepherd_worker.engine.embedded.attention import ATTENTION_NAME, Attends, LayerCall
+from shepherd_worker.engine.embedded.kv_cache import KvGeometry
+from shepherd_worker.errors import EngineFailedError, UnusableInputError
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
+
+
+@dataclass(frozen=True, slots=True)
+class CausalModel:
+    """A model that computes with our attention."""
+
+    module: Any
+    """A `PreTrainedModel`; transformers is not typed."""
+    geometry: KvGeometry
+    vocab_size: int
+    max_seq_len: int
+    eos_token_ids: frozenset[int]
+    dtype: torch.dtype
+    device: torch.device
+
+    def logits(self, token_ids: Tensor, positions: Tensor, rows: Tensor, paged: Attends) -> Tensor:
+        """Logits [len(rows), vocab_size] after those `rows` of a packed batch [T]."""
+        return _forward(self.module, token_ids, positions, rows, paged)
+
+
+def choose_device(option: str) -> torch.device:
+    """`auto` is CUDA where there is one.
+
+    Raises:
+        UnusableInputError: the device is unknown or absent.
+    """
+    name = option if option != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UnusableInputError(f"device={option!r}: expected auto, cpu or cuda") from error
+    if device.type not in {"cpu", "cuda"}:
+        raise UnusableInputError(f"device={option!r}: expected auto, cpu or cuda")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UnusableInputError(f"device={option!r}: this machine has no usable CUDA device")
+    return device
+
+
+def load_model(directory: Path, *, dtype: str, device: torch.device) -> CausalModel:
+    """Load a model whose files are known to be whole.
+
+    Raises:
+        UnusableInputError: `dtype` is unknown.
+        EngineFailedError: the weights do not load, or the architecture is not supported.
+    """
+    try:
+        config = AutoConfig.from_pretrained(directory, local_files_only=True)
+        _check_rope(config)
+        kind = _choose_dtype(dtype, config, device)
+        module = _load_weights(directory, kind).to(device).eval()
+        module.set_attn_implementation(ATTENTION_NAME)
+        geometry = _learn_geometry(module, device)
+    except (EngineFailedError, UnusableInputError):
+        raise
+    except Exception as error:
+        reason = str(error).strip().splitlines() or [repr(error)]
+        raise EngineFailedError(f"the model in {directory} does not load: {reason[0]}") from error
+    text = config.get_text_config()
+    return CausalModel(
+        module=module,
+        geometry=geometry,
+        vocab_size=text.vocab_size,
+        max_seq_len=text.max_position_embeddings,
+        eos_token_ids=_eos_token_ids(module),
+        dtype=kind,
+        device=device,
+    )
+
+
+@torch.inference_mode()
+def _forward(
+    module: Any, token_ids: Tensor, positions: Tensor, rows: Tensor, paged: Attends
+) -> Tensor:
+    output = module(
+        input_ids=token_ids[None],
+        position_ids=positions[None],
+        use_cache=False,
+        logits_to_keep=rows,
+        paged=paged,
+    )
+    logits: Tensor = output.logits[0]
+    return logits
+
+
+def _choose_dtype(option: str, config: Any, device: torch.device) -> torch.dtype:
+    """`auto` is float32 on a CPU, where half precision is slow, else what the weights have."""
+    if option == "auto":
+        stored = getattr(config, "dtype", None) or torch.bfloat16
+        return torch.float32 if device.type == "cpu" else stored
+    if option not in _DTYPES:
+        raise UnusableInputError(f"dtype={option!r}: expected auto, {', '.join(_DTYPES)}")
+    return _DTYPES[option]
+
+
+def _load_weights(directory: Path, dtype: torch.dtype) -> Any:
+    transformers.utils.logging.disable_progress_bar()
+    module, report = AutoModelForCausalLM.from_pretrained(
+        directory,
+        dtype=dtype,
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    for problem in ("missing_keys", "mismatched_keys"):
+        if report.get(problem):
+            named = ", ".join(sorted(map(str, report[problem]))[:3])
+            raise EngineFailedError(
+                f"the weights in {directory} do not fit the model: {problem} {named}"
+            )
+    return module
+
+
+def _check_rope(config: Any) -> None:
+    """Rotations that change with the length of a sequence would change what is cached."""
+    rope = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    nested = [value for value in rope.values() if isinstance(value, dict)]
+    for parameters in (rope, *nested):
+        if parameters.get("rope_type") in _LENGTH_DEPENDENT_ROPE:
+            raise EngineFailedError(
+                f"rope_type {parameters['rope_type']!r} is not supported: its rotations depend on "
+                "the length of the sequence, so that cached KV could not be reused"
+            )
+
+
+def _eos_token_ids(module: Any) -> frozenset[int]:
+    for source in (module.generation_config, module.config.get_text_config()):
+        eos = getattr(source, "eos_token_id", None)
+        if eos is not None:
+            return frozenset(eos if isinstance(eos, list) else [eos])
+    return frozenset()
+
+
+@dataclass(slots=True)
+class _DryRun:
+    """Stands in for the cache and notes what each layer asks of it."""
+
+    calls: list[LayerCall] = field(default_factory=list)
+
+    def attend(self, call: LayerCall) -> Tensor:
+        """See `Attends.attend`."""
+        self.calls.append(call)
+        return torch.zeros_like(call.query)
+
+
+def _learn_geometry(module: Any, device: torch.device) -> KvGeometry:
+    run, last = _DryRun(), torch.tensor([1], device=device)
+    logits = _forward(module, last.repeat(2), torch.arange(2, device=device), last, run)
+    name = type(module).__name__
+    layers = sorted(call.layer for call in run.calls)
+    shapes = {states.shape for call in run.calls for states in (call.key, call.value)}
+    unknown = sorted({argument for call in run.calls for argument in call.other})
+    if unknown:
+        raise EngineFailedError(
+            f"{name} is not supported: its attention needs {', '.join(unknown)}"
+        )
+    if not layers or layers != list(range(len(layers))) or len(shapes) != 1:
+        raise EngineFailedError(f"{name} is not supported: its layers do not keep KV of one shape")
+    if len(logits) != 1:
+        raise EngineFailedError(f"{name} is not supported: it computes logits of every token")
+    _, num_kv_heads, head_dim = shapes.pop()
+    return KvGeometry(len(layers), num_kv_heads, head_dim)

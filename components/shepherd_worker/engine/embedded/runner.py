@@ -1,0 +1,77 @@
+"""What computes: a model on a device, or the fake that stands for one.
+
+Everything here is called from the engine's thread, except `read_blocks`, which
+any thread may call for blocks that are held and therefore not written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from shepherd_worker.engine.embedded.scheduler import StepPlan
+from shepherd_worker.request import TokenLogprob
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerInfo:
+    """What a loaded runner is."""
+
+    version: str
+    model_directory: str
+    fingerprint: bytes
+    """32 bytes, equal where KV blocks are interchangeable."""
+    vocab_size: int
+    max_seq_len: int
+    """Positions that the model knows."""
+    eos_token_ids: frozenset[int]
+    num_blocks: int
+    block_bytes: int
+    """Size of one block's record in `read_blocks` and `write_blocks`."""
+    tokenizer_file: Path | None
+    """A `tokenizer.json`, where there is one."""
+    serves_lora: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The next token of a sequence."""
+
+    token_id: int
+    logprob: TokenLogprob | None = None
+    """Set where the request asked for it."""
+
+
+class SamplingError(Exception):
+    """One sequence has no next token; the others of the pass are not concerned."""
+
+
+class Runner(Protocol):
+    """See the module's docstring."""
+
+    def load(self) -> RunnerInfo:
+        """Get ready.
+
+        Raises:
+            StartError: the model is missing, broken, or does not fit.
+        """
+        ...
+
+    def forward(self, plan: StepPlan) -> list[Sample | SamplingError | None]:
+        """Compute the plan's tokens and write their KV; one result per work, in order.
+
+        None where the work does not bring its sequence to its end.
+        """
+        ...
+
+    def read_blocks(self, block_ids: Sequence[int]) -> list[bytes]:
+        """The records of blocks."""
+        ...
+
+    def write_blocks(
+        self, block_ids: Sequence[int], payloads: Sequence[bytes | memoryview]
+    ) -> None:
+        """Fill blocks with records that `read_blocks` of an equal model gave."""
+        ...

@@ -1,0 +1,124 @@
+"""One request's tokens on their way through the engine.
+
+Knows its tokens, which of them have their KV in the cache and in which blocks,
+and the chained hashes of its full blocks.  Knows neither tensors nor the other
+sequences; `scheduler.py` alone moves it.
+
+    0            num_computed          len(token_ids)
+    |--- KV in blocks ---|--- to be computed ---|
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence as ReadOnlyList
+from dataclasses import dataclass, field
+from random import Random
+
+from shepherd_events.block_hash import block_hash
+from shepherd_events.events import BlockHash, BlocksReused, BlocksStored, CacheContext
+from shepherd_worker.request import FinishReason, GenerateRequest
+
+
+@dataclass(frozen=True, slots=True)
+class ImportedBlocks:
+    """KV that another worker computed, waiting in host memory."""
+
+    first_block: int
+    payloads: ReadOnlyList[bytes | memoryview]
+    """One record per block, each of the runner's block size in bytes."""
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """See the module's docstring; owned by the engine's thread once it is submitted."""
+
+    request: GenerateRequest
+    root: BlockHash
+    """Parent of the first block."""
+    context: CacheContext
+    eos_token_ids: frozenset[int]
+    max_tokens: int
+    """Output tokens at most; fits the context."""
+    started_unix_ns: int
+    random: Random
+    """Draws one number per sampled token, so that a seed means the same in every batch."""
+    prefill_only: bool = False
+    """Ends after one token and keeps the prompt's full blocks until `Scheduler.release`."""
+    imported: ImportedBlocks | None = None
+    token_ids: array[int] = field(init=False)
+    """Prompt and output."""
+    block_ids: list[int] = field(default_factory=list)
+    """The block table: where the KV of each run of `block_size` tokens lies."""
+    num_computed: int = 0
+    """Tokens whose KV is in the cache."""
+    num_cached: int | None = None
+    """Prompt tokens found in the cache at the first admission; None before it."""
+    num_transferred: int = 0
+    """Prompt tokens whose KV was imported."""
+    finish_reason: FinishReason | None = None
+    _hashes: list[BlockHash] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.token_ids = array("I", self.request.token_ids)
+
+    @property
+    def num_prompt(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.request.token_ids)
+
+    @property
+    def num_output(self) -> int:
+        """Tokens generated so far."""
+        return len(self.token_ids) - self.num_prompt
+
+    @property
+    def num_uncomputed(self) -> int:
+        """Tokens whose KV is missing; 1 while decoding."""
+        return len(self.token_ids) - self.num_computed
+
+    @property
+    def suppressed_token_ids(self) -> frozenset[int]:
+        """Tokens that may not be sampled next, because they would end the sequence too early."""
+        stops = self.request.stops
+        if self.num_output >= stops.min_tokens:
+            return frozenset()
+        return (
+            stops.stop_token_ids if stops.ignore_eos else stops.stop_token_ids | self.eos_token_ids
+        )
+
+    def hashes(self, num_blocks: int, block_size: int) -> list[BlockHash]:
+        """Hashes of the first `num_blocks` full blocks."""
+        while len(self._hashes) < num_blocks:
+            start = len(self._hashes) * block_size
+            parent = self._hashes[-1] if self._hashes else self.root
+            self._hashes.append(block_hash(parent, self.token_ids[start : start + block_size]))
+        return self._hashes[:num_blocks]
+
+    def stored_run(self, start: int, stop: int, block_size: int) -> BlocksStored:
+        """What to say when blocks [start, stop) became full."""
+        hashes = self.hashes(stop, block_size)
+        return BlocksStored(
+            block_hashes=array("Q", hashes[start:]),
+            parent_hash=hashes[start - 1] if start else None,
+            token_ids=self.token_ids[start * block_size : stop * block_size],
+            start_block=start,
+            context=self.context,
+            origin=self.request.origin,
+        )
+
+    def reused_run(self, num_blocks: int, block_size: int) -> BlocksReused:
+        """What to say when the first `num_blocks` blocks were found."""
+        return BlocksReused(
+            block_hashes=array("Q", self.hashes(num_blocks, block_size)),
+            parent_hash=None,
+            start_block=0,
+            context=self.context,
+            origin=self.request.origin,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<Sequence {self.request.request_id}: {self.num_prompt}+{self.num_output} tokens, "
+            f"{self.num_computed} computed, {len(self.block_ids)} blocks>"
+        )

@@ -1,0 +1,91 @@
+"""A `Runner` that computes with torch and a transformers model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as ReadOnlyList
+from pathlib import Path
+
+import torch
+import transformers
+
+from shepherd_worker.engine.embedded.kv_cache import PagedKvCache
+from shepherd_worker.engine.embedded.memory import choose_num_blocks
+from shepherd_worker.engine.embedded.model import CausalModel, choose_device, load_model
+from shepherd_worker.engine.embedded.packing import pack
+from shepherd_worker.engine.embedded.runner import RunnerInfo, Sample, SamplingError
+from shepherd_worker.engine.embedded.sampler import sample
+from shepherd_worker.engine.embedded.scheduler import StepPlan
+from shepherd_worker.engine.embedded.weights import find_model, find_weights, fingerprint
+from shepherd_worker.engine.protocol import EngineConfig
+
+
+class TorchRunner:
+    """See the module's docstring."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._config = config
+        self._model: CausalModel
+        self._cache: PagedKvCache
+
+    def load(self) -> RunnerInfo:
+        """See `Runner.load`."""
+        config = self._config
+        device = choose_device(config.device)
+        directory = find_model(config.model)
+        weights = find_weights(directory)
+        self._model = model = load_model(directory, dtype=config.dtype, device=device)
+        block_bytes = model.geometry.block_bytes(config.block_size, model.dtype)
+        num_blocks = choose_num_blocks(
+            config,
+            block_bytes=block_bytes,
+            max_seq_len=min(config.max_seq_len or model.max_seq_len, model.max_seq_len),
+            device=device,
+        )
+        self._cache = PagedKvCache(
+            model.geometry, num_blocks, config.block_size, dtype=model.dtype, device=device
+        )
+        layout = f"{model.dtype} {model.geometry} block_size={config.block_size}"
+        return RunnerInfo(
+            version=f"transformers {transformers.__version__}, torch {torch.__version__}",
+            model_directory=str(directory),
+            fingerprint=fingerprint(directory, weights, layout),
+            vocab_size=model.vocab_size,
+            max_seq_len=model.max_seq_len,
+            eos_token_ids=model.eos_token_ids,
+            num_blocks=num_blocks,
+            block_bytes=block_bytes,
+            tokenizer_file=_tokenizer_file(config.tokenizer, directory),
+            serves_lora=False,
+        )
+
+    @torch.inference_mode()
+    def forward(self, plan: StepPlan) -> list[Sample | SamplingError | None]:
+        """See `Runner.forward`."""
+        if plan.new_block_ids:
+            self._cache.clear(torch.tensor(plan.new_block_ids, device=self._cache.device))
+        packed = pack(plan.work, self._cache)
+        logits = self._model.logits(
+            packed.token_ids, packed.positions, packed.logit_rows, packed.attention
+        )
+        results: list[Sample | SamplingError | None] = [None] * len(plan.work)
+        if packed.sampling:
+            samples = sample(logits, [plan.work[i].sequence for i in packed.sampling])
+            for i, result in zip(packed.sampling, samples, strict=True):
+                results[i] = result
+        return results
+
+    def read_blocks(self, block_ids: ReadOnlyList[int]) -> list[bytes]:
+        """See `Runner.read_blocks`."""
+        return self._cache.read_blocks(block_ids)
+
+    def write_blocks(
+        self, block_ids: ReadOnlyList[int], payloads: ReadOnlyList[bytes | memoryview]
+    ) -> None:
+        """See `Runner.write_blocks`."""
+        self._cache.write_blocks(block_ids, payloads)
+
+
+def _tokenizer_file(option: str, directory: Path) -> Path | None:
+    """`tokenizer.json` of the tokenizer that was named, else of the model, if it has one."""
+    file = (find_model(option) if option else directory) / "tokenizer.json"
+    return file if file.is_file() else None

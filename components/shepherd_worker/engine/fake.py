@@ -1,0 +1,137 @@
+"""A deterministic engine without a model: executable specification, demonstration, fixture.
+
+The next token is `next_token(all tokens so far)` and nothing else, so every
+answer can be predicted.  Everything around it is the embedded engine's: real
+blocks, cache events, prefix hits, eviction, scheduling and handoffs.  A block's
+"KV" is the token ids written to it, and the next token is computed from what the
+block table finds there: a wrong block gives a wrong answer.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from array import array
+from collections.abc import Sequence as ReadOnlyList
+from hashlib import blake2b
+from pathlib import Path
+
+from shepherd_worker.engine.embedded.engine import EmbeddedEngine
+from shepherd_worker.engine.embedded.runner import RunnerInfo, Sample, SamplingError
+from shepherd_worker.engine.embedded.scheduler import StepPlan, Work
+from shepherd_worker.engine.embedded.sequence import Sequence
+from shepherd_worker.engine.protocol import EngineConfig
+from shepherd_worker.request import TokenLogprob
+
+DEFAULT_VOCAB_SIZE = 512
+DEFAULT_NUM_BLOCKS = 1024
+DEFAULT_MAX_SEQ_LEN = 8192
+_EOS_TOKEN_ID = 0
+
+
+def next_token(token_ids: array[int], vocab_size: int, avoid: frozenset[int]) -> int:
+    """The token after `token_ids` (typecode "I"); never one of `avoid`."""
+    digest = blake2b(token_ids.tobytes(), digest_size=8, person=b"shepherd.fake.1").digest()
+    token_id = int.from_bytes(digest, "little") % vocab_size
+    while token_id in avoid:
+        token_id = (token_id + 1) % vocab_size
+    return token_id
+
+
+class FakeEngine(EmbeddedEngine):
+    """An `Engine` whose tokens can be predicted.
+
+    Takes vocabulary, context and tokenizer from `config.model` where that is a
+    model's directory, so that a frontend can turn its tokens into text.
+    """
+
+    def __init__(
+        self, config: EngineConfig, *, step_delay_s: float = 0.0, eos_after: int | None = None
+    ) -> None:
+        """Each step lasts `step_delay_s`; output token number `eos_after` ends the sequence."""
+        runner = FakeRunner(config, step_delay_s=step_delay_s, eos_after=eos_after)
+        super().__init__(config, runner, name="fake")
+
+
+class FakeRunner:
+    """A `Runner` that computes nothing."""
+
+    def __init__(
+        self, config: EngineConfig, *, step_delay_s: float = 0.0, eos_after: int | None = None
+    ) -> None:
+        self._block_size = config.block_size
+        self._num_blocks = config.num_kv_blocks or DEFAULT_NUM_BLOCKS
+        self._directory = Path(config.model)
+        self._tokenizer = Path(config.tokenizer or config.model) / "tokenizer.json"
+        self._step_delay_s = step_delay_s
+        self._eos_after = eos_after
+        self._blocks = [array("I", bytes(4 * self._block_size)) for _ in range(self._num_blocks)]
+        self._info = self._read_directory()
+
+    def load(self) -> RunnerInfo:
+        """See `Runner.load`."""
+        return self._info
+
+    def forward(self, plan: StepPlan) -> list[Sample | SamplingError | None]:
+        """See `Runner.forward`."""
+        time.sleep(self._step_delay_s)
+        for work in plan.work:
+            self._write_tokens(work)
+        return [self._sample(work.sequence) if work.samples else None for work in plan.work]
+
+    def read_blocks(self, block_ids: ReadOnlyList[int]) -> list[bytes]:
+        """See `Runner.read_blocks`."""
+        return [self._blocks[block_id].tobytes() for block_id in block_ids]
+
+    def write_blocks(
+        self, block_ids: ReadOnlyList[int], payloads: ReadOnlyList[bytes | memoryview]
+    ) -> None:
+        """See `Runner.write_blocks`."""
+        for block_id, payload in zip(block_ids, payloads, strict=True):
+            self._blocks[block_id] = array("I", bytes(payload))
+
+    def _read_directory(self) -> RunnerInfo:
+        file = self._directory / "config.json"
+        model = json.loads(file.read_text()) if file.is_file() else {}
+        eos = model.get("eos_token_id", _EOS_TOKEN_ID)
+        identity = blake2b(f"{self._directory.name}/{self._block_size}".encode(), digest_size=32)
+        return RunnerInfo(
+            version="1",
+            model_directory=str(self._directory),
+            fingerprint=identity.digest(),
+            vocab_size=model.get("vocab_size", DEFAULT_VOCAB_SIZE),
+            max_seq_len=model.get("max_position_embeddings", DEFAULT_MAX_SEQ_LEN),
+            eos_token_ids=frozenset(eos if isinstance(eos, list) else [eos]),
+            num_blocks=self._num_blocks,
+            block_bytes=4 * self._block_size,
+            tokenizer_file=self._tokenizer if self._tokenizer.is_file() else None,
+            serves_lora=True,
+        )
+
+    def _write_tokens(self, work: Work) -> None:
+        sequence, size = work.sequence, self._block_size
+        start = sequence.num_computed
+        for position in range(start, start + work.num_tokens):
+            block = self._blocks[sequence.block_ids[position // size]]
+            block[position % size] = sequence.token_ids[position]
+
+    def _sample(self, sequence: Sequence) -> Sample:
+        token_id = self._next_token(sequence)
+        if sequence.request.logprobs is None:
+            return Sample(token_id)
+        best = [(token_id + i) % self._info.vocab_size for i in range(sequence.request.logprobs)]
+        top = tuple((other, -(rank + 1) * math.log(2)) for rank, other in enumerate(best))
+        return Sample(token_id, TokenLogprob(token_id, -math.log(2), top))
+
+    def _next_token(self, sequence: Sequence) -> int:
+        eos = sequence.eos_token_ids
+        if self._eos_after is not None and eos:
+            end = max(self._eos_after, sequence.request.stops.min_tokens + 1)
+            if sequence.num_output + 1 == end:
+                return min(eos)
+        seen = array("I")
+        for block_id in sequence.block_ids:
+            seen += self._blocks[block_id]
+        avoid = eos | sequence.suppressed_token_ids
+        return next_token(seen[: len(sequence.token_ids)], self._info.vocab_size, avoid)

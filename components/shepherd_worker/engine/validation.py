@@ -1,0 +1,126 @@
+"""Whether a request can be served at all, told before any work is done for it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from shepherd_worker.errors import InvalidRequestError
+from shepherd_worker.request import GenerateRequest, Sampling, StopConditions
+
+MAX_STOP_STRINGS = 16
+MAX_LOGPROBS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """What the model and the engine's size allow."""
+
+    vocab_size: int
+    max_seq_len: int
+    """Prompt and output together."""
+    matches_stop_strings: bool
+    """Whether tokens can be turned into text."""
+    serves_lora: bool
+
+
+def check_request(request: GenerateRequest, limits: RequestLimits) -> None:
+    """Refuse what no engine of these limits can do.
+
+    Raises:
+        InvalidRequestError: names the first field that is wrong, its value and its limit.
+    """
+    _check_prompt(request, limits)
+    _check_sampling(request.sampling)
+    _check_stops(request.stops, limits)
+    if request.logprobs is not None:
+        _require(
+            0 <= request.logprobs <= MAX_LOGPROBS,
+            "logprobs",
+            request.logprobs,
+            f"0 to {MAX_LOGPROBS}",
+        )
+    if request.lora_name and not limits.serves_lora:
+        raise InvalidRequestError(
+            "lora_name", request.lora_name, "none: this engine serves no LoRA adapters"
+        )
+
+
+def clip_max_tokens(request: GenerateRequest, max_seq_len: int) -> int:
+    """Output tokens that the request asks for and the context has room for."""
+    room = max_seq_len - len(request.token_ids)
+    wanted = request.stops.max_tokens
+    return room if wanted is None else min(wanted, room)
+
+
+def _check_prompt(request: GenerateRequest, limits: RequestLimits) -> None:
+    num_tokens = len(request.token_ids)
+    longest = limits.max_seq_len - 1
+    _require(
+        1 <= num_tokens <= longest,
+        "prompt",
+        num_tokens,
+        f"1 to {longest} tokens: the context holds {limits.max_seq_len}, one of them generated",
+    )
+    largest = max(request.token_ids)
+    _require(
+        largest < limits.vocab_size,
+        "token_ids",
+        largest,
+        f"token ids below {limits.vocab_size}, the size of the vocabulary",
+    )
+
+
+def _check_sampling(sampling: Sampling) -> None:
+    temperature, repetition = sampling.temperature, sampling.repetition_penalty
+    _require(
+        math.isfinite(temperature) and temperature >= 0, "temperature", temperature, ">= 0, finite"
+    )
+    _require(0 < sampling.top_p <= 1, "top_p", sampling.top_p, "above 0, up to 1")
+    _require(sampling.top_k >= 0, "top_k", sampling.top_k, ">= 0, where 0 is off")
+    _require(0 <= sampling.min_p <= 1, "min_p", sampling.min_p, "0 to 1")
+    _require(
+        math.isfinite(repetition) and repetition > 0,
+        "repetition_penalty",
+        repetition,
+        "above 0, finite",
+    )
+    for field in ("presence_penalty", "frequency_penalty"):
+        value: float = getattr(sampling, field)
+        _require(-2 <= value <= 2, field, value, "-2 to 2")
+
+
+def _check_stops(stops: StopConditions, limits: RequestLimits) -> None:
+    max_tokens, min_tokens = stops.max_tokens, stops.min_tokens
+    _require(max_tokens is None or max_tokens >= 1, "max_tokens", max_tokens, ">= 1")
+    _require(
+        0 <= min_tokens <= (math.inf if max_tokens is None else max_tokens),
+        "min_tokens",
+        min_tokens,
+        "0 or more" if max_tokens is None else f"0 to max_tokens={max_tokens}",
+    )
+    _require(
+        len(stops.stop) <= MAX_STOP_STRINGS,
+        "stop",
+        len(stops.stop),
+        f"at most {MAX_STOP_STRINGS} stop strings",
+    )
+    _require(all(stops.stop), "stop", stops.stop, "strings that are not empty")
+    _require(
+        limits.matches_stop_strings or not stops.stop,
+        "stop",
+        stops.stop,
+        "none: this engine has no tokenizer to find stop strings with",
+    )
+    wrong = [t for t in stops.stop_token_ids if not 0 <= t < limits.vocab_size]
+    _require(
+        not wrong,
+        "stop_token_ids",
+        wrong,
+        f"token ids from 0 to {limits.vocab_size - 1}, the vocabulary",
+    )
+
+
+def _require(holds: bool, field: str, value: object, expected: str) -> None:
+    if not holds:
+        raise InvalidRequestError(field, value, expected)
