@@ -1,0 +1,198 @@
+"""Applies what the streams say: block index, archives, notices, positions.
+
+The one place where state changes, and one thread at a time.  A batch of
+arrivals is applied one by one, then committed in this order:
+
+    1. each tenant's store    turns, changes of state, notices    (durable)
+    2. the index store        blocks, holders, positions          (one transaction)
+    3. the notices are returned, for whoever waits for them
+
+A crash before 1 or between 1 and 2 leaves positions that lie behind the
+archives; the streams replay from there, and every write of 1 is harmless when
+repeated.  A frame at or before its stream's position is dropped, so that
+replays within one run change nothing either.
+
+A frame takes effect as a whole: a block that it removes from one tier and
+stores on another is not gone in between.  A failing store ends the process; a
+frame that cannot be read is counted and skipped.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import assert_never
+
+from shepherd_events.events import (
+    BlockBatch,
+    BlockHash,
+    BlocksCleared,
+    BlocksRemoved,
+    BlocksReused,
+    BlocksStored,
+    Frame,
+    Heartbeat,
+    Notice,
+    StreamId,
+    TurnCompleted,
+)
+from shepherd_events.stream_cursor import Position
+from shepherd_memory.archive.protocol import Archives
+from shepherd_memory.arrivals import Arrival, StreamEnded, StreamReplaced
+from shepherd_memory.block_index import validate_run
+from shepherd_memory.eviction import EvictionWatch
+from shepherd_memory.index_store import IndexStore
+from shepherd_memory.metrics import Metrics
+from shepherd_memory.recorder import MAX_INTEGER, Batch, Transcript, TurnRecorder
+
+log = logging.getLogger(__name__)
+
+
+class Consumer:
+    """State of the memory service; `apply` on the writer thread, the rest anywhere."""
+
+    def __init__(
+        self,
+        *,
+        archives: Archives,
+        store: IndexStore,
+        transcripts: Mapping[StreamId, Transcript],
+        metrics: Metrics,
+        now_unix_ns: Callable[[], int],
+    ) -> None:
+        """Load what the last run left; blocks."""
+        self._archives = archives
+        self._store = store
+        self._metrics = metrics
+        self._index, self._positions = store.load()
+        self._watch = EvictionWatch()
+        self._recorder = TurnRecorder(
+            index=self._index,
+            watch=self._watch,
+            transcripts=transcripts,
+            metrics=metrics,
+            now_unix_ns=now_unix_ns,
+        )
+        self._recorder.recover(archives, self._positions)
+        self.positions: Mapping[StreamId, Position] = dict(self._positions)
+        """Where each stream stands as of the last commit; replaced, never changed."""
+        self.known_streams = self._positions.keys() | self._watch.streams_ahead()
+        """The streams that the last run left something of."""
+
+    def apply(self, arrivals: Sequence[Arrival]) -> tuple[Notice, ...]:
+        """Apply and commit a batch; returns the notices that came into being."""
+        with Batch(self._archives) as batch:
+            for arrival in arrivals:
+                self._apply_one(batch, arrival)
+            notices = self._recorder.notify(batch)
+        self._store.save(self._index, self._positions)
+        self.positions = dict(self._positions)
+        self._metrics.blocks.set(len(self._index))
+        return notices
+
+    def check(self) -> None:
+        """The conservation laws of index and watch; between two calls of `apply`.
+
+        Raises:
+            AssertionError: a law is broken.
+        """
+        self._index.check()
+        self._watch.check()
+
+    def _apply_one(self, batch: Batch, arrival: Arrival) -> None:
+        reached: Position | None = None
+        match arrival:
+            case Frame():
+                reached = Position(arrival.epoch, arrival.seq)
+                if self._is_next(arrival, reached):
+                    self._apply_frame(batch, arrival, reached)
+            case StreamReplaced():
+                reached = arrival.position
+                self._replace(batch, arrival)
+            case StreamEnded():
+                self._metrics.resets.labels("ended").inc()
+                self._positions.pop(arrival.stream, None)
+                self._recorder.lost(batch, self._index.forget(arrival.stream))
+            case _:
+                assert_never(arrival)
+        self._recorder.judge(batch, self._watch.release(arrival.stream, reached))
+
+    def _is_next(self, frame: Frame, position: Position) -> bool:
+        self._metrics.events_received.labels(type(frame.body).__name__).inc()
+        if isinstance(frame.body, Heartbeat):
+            return False
+        if max(frame.epoch, frame.seq) > MAX_INTEGER:
+            self._skip(frame, "a number is out of range")
+            return False
+        at = self._positions.get(frame.stream)
+        if at is not None and position <= at:
+            self._metrics.duplicates.inc()
+            return False
+        return True
+
+    def _apply_frame(self, batch: Batch, frame: Frame, position: Position) -> None:
+        at = self._positions.get(frame.stream)
+        self._positions[frame.stream] = position
+        if at is not None and position.epoch > at.epoch:
+            self._metrics.resets.labels("new_epoch").inc()
+            self._recorder.lost(batch, self._index.forget(frame.stream))
+        body = frame.body
+        conversation = None
+        try:
+            if isinstance(body, BlockBatch):
+                _validate(body)
+            elif isinstance(body, TurnCompleted):
+                conversation = self._recorder.read(frame, body)
+        except Exception:
+            # Whatever a frame does to those who read it, the frames behind it must go on.
+            log.exception("frame skipped", extra=_place(frame))
+            self._metrics.poison.inc()
+            return
+        if isinstance(body, BlockBatch):
+            self._apply_blocks(batch, frame.stream, body)
+        elif conversation is not None:
+            self._recorder.write(batch, conversation)
+
+    def _replace(self, batch: Batch, arrival: StreamReplaced) -> None:
+        self._metrics.resets.labels("replaced").inc()
+        self._positions[arrival.stream] = arrival.position
+        sound = []
+        for run in arrival.blocks:
+            try:
+                validate_run(run)
+            except ValueError as error:
+                log.warning("run of a snapshot of %s skipped: %s", arrival.stream, error)
+                self._metrics.poison.inc()
+            else:
+                sound.append(run)
+        self._recorder.lost(batch, self._index.replace(arrival.stream, sound))
+
+    def _skip(self, frame: Frame, reason: str) -> None:
+        log.warning("frame skipped: %s", reason, extra=_place(frame))
+        self._metrics.poison.inc()
+
+    def _apply_blocks(self, batch: Batch, stream: StreamId, body: BlockBatch) -> None:
+        gone: list[BlockHash] = []
+        for event in body.events:
+            match event:
+                case BlocksStored():
+                    self._index.stored(stream, event)
+                case BlocksRemoved():
+                    gone += self._index.removed(stream, event.tier, event.block_hashes)
+                case BlocksCleared():
+                    gone += self._index.cleared(stream, event.tier)
+                case BlocksReused():
+                    pass
+                case _:
+                    assert_never(event)
+        self._recorder.lost(batch, [each for each in gone if each not in self._index])
+
+
+def _validate(body: BlockBatch) -> None:
+    for event in body.events:
+        if isinstance(event, BlocksStored):
+            validate_run(event)
+
+
+def _place(frame: Frame) -> dict[str, object]:
+    return {"stream": str(frame.stream), "epoch": frame.epoch, "sequence": frame.seq}

@@ -1,0 +1,50 @@
+"""What can go wrong in the memory service.
+
+    MemoryServiceError
+    |-- InvalidParameterError    the caller's fault: HTTP 400 or 422, nothing else is disturbed
+    |-- UnknownItemError         HTTP 404: no such session or notice in the caller's tenant
+    `-- SchemaVersionError       a file written by a later version: the process must not start
+
+A store that fails otherwise (`sqlite3.Error`: disk full, file damaged) ends the
+process: what was not committed is read again from the streams after a restart.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class MemoryServiceError(Exception):
+    """Root of this package's errors."""
+
+
+class InvalidParameterError(MemoryServiceError):
+    """A value that no retry will make right."""
+
+    def __init__(self, field: str, value: object, limit: str, *, status: int = 422) -> None:
+        self.field = field
+        self.value = str(value)[:64]
+        """The value's beginning, short enough to be repeated to the caller."""
+        self.limit = limit
+        self.status = status
+        """400 where the value cannot be read at all, 422 where it is out of bounds."""
+        super().__init__(f"{field}={self.value!r} is not valid: expected {limit}")
+
+
+class UnknownItemError(MemoryServiceError):
+    """Something that the caller named and that its tenant does not have."""
+
+    def __init__(self, kind: str, name: str) -> None:
+        self.kind = kind
+        self.name = name
+        super().__init__(f"there is no {kind} {name!r}")
+
+
+class SchemaVersionError(MemoryServiceError):
+    """A store's file is of a version that this program does not know."""
+
+    def __init__(self, path: Path, found: int, supported: int) -> None:
+        self.path = path
+        self.found = found
+        self.supported = supported
+        super().__init__(f"{path} has schema version {found}, this program knows {supported}")

@@ -1,0 +1,101 @@
+"""What the memory service counts, in a registry of its own.
+
+Base units, no label that grows with sessions, tenants or requests.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_COMMIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+class Metrics:
+    """Every series of the process; counters may be moved from any thread."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._stream_series()
+        self._turn_series()
+        self._search_series()
+
+    def render(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return generate_latest(self.registry)
+
+    def _stream_series(self) -> None:
+        self.events_received = self._counter(
+            "shepherd_stream_events_received", "Frames taken from streams, by kind of body.", "type"
+        )
+        self.duplicates = self._counter(
+            "shepherd_stream_duplicates", "Frames that had been applied before and were dropped."
+        )
+        self.resets = self._counter(
+            "shepherd_stream_resets",
+            "Times a stream's state was replaced as a whole, by cause.",
+            "reason",
+        )
+        self.stream_failures = self._counter(
+            "shepherd_stream_failures", "Times reading a stream failed and was begun again."
+        )
+        self.lag = Histogram(
+            "shepherd_stream_consumer_lag_seconds",
+            "Time from a frame's publication until its effects were committed.",
+            buckets=_LAG_BUCKETS,
+            registry=self.registry,
+        )
+        self.poison = self._counter(
+            "shepherd_memory_poison_frames", "Frames that could not be applied and were skipped."
+        )
+        self.backlog = self._gauge(
+            "shepherd_memory_backlog", "Frames received that wait to be applied."
+        )
+        self.blocks = self._gauge("shepherd_memory_blocks", "Different blocks resident somewhere.")
+
+    def _turn_series(self) -> None:
+        self.turns_recorded = self._counter(
+            "shepherd_memory_turns_recorded", "Turns written to the archive as live."
+        )
+        self.turns_archived = self._counter(
+            "shepherd_memory_turns_archived", "Turns that left the cache and became searchable."
+        )
+        self.turns_anonymous = self._counter(
+            "shepherd_memory_turns_anonymous", "Completed requests without a session, not stored."
+        )
+        self.turns_incomplete = self._counter(
+            "shepherd_memory_turns_incomplete",
+            "Completed requests whose sequence could not be rebuilt back to its root.",
+        )
+        self.notices = self._counter(
+            "shepherd_memory_notifications", "Notices by what became of them.", "outcome"
+        )
+        self.commit_seconds = Histogram(
+            "shepherd_memory_commit_duration_seconds",
+            "Time to apply and commit one batch of frames.",
+            buckets=_COMMIT_BUCKETS,
+            registry=self.registry,
+        )
+
+    def _search_series(self) -> None:
+        self.searches = self._counter(
+            "shepherd_memory_search_requests", "Searches by outcome.", "outcome"
+        )
+        self.search_seconds = Histogram(
+            "shepherd_memory_search_duration_seconds",
+            "Time to answer a search.",
+            buckets=_COMMIT_BUCKETS,
+            registry=self.registry,
+        )
+        self.search_results = Histogram(
+            "shepherd_memory_search_results",
+            "Hits per search.",
+            buckets=(0, 1, 2, 5, 10, 20, 50, 100),
+            registry=self.registry,
+        )
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(name, text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str) -> Gauge:
+        return Gauge(name, text, registry=self.registry)

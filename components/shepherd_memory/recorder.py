@@ -1,0 +1,252 @@
+"""Writes turns as they complete and archives them as their blocks go.
+
+Works inside one `Batch`: a transaction per tenant, opened when first needed.
+Knows the rule: an evicted turn is archived, unless it is the newest of its
+session; archived is final.  Whenever a session gets a newer turn, all of its
+live turns are judged again.  Knows nothing of streams' order and positions.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Protocol, Self
+
+from shepherd_events.events import Attribution, Frame, Notice, StreamId, TurnCompleted
+from shepherd_events.stream_cursor import Position
+from shepherd_events.transcript import Message
+from shepherd_memory.archive.protocol import Archives, ArchiveWriter, StoredTurn, TurnState
+from shepherd_memory.block_index import BlockIndex
+from shepherd_memory.eviction import EvictionWatch, Placement, TurnKey, is_evicted
+from shepherd_memory.metrics import Metrics
+from shepherd_memory.notifier import notice_of
+from shepherd_memory.reconcile import Decision, reconcile, reconcile_newest
+from shepherd_memory.turns import Turn, archive_id_of, digest_of, split_turns
+
+LOCAL_TENANT = "local"
+"""Whose events carry no tenant."""
+
+
+MAX_INTEGER = 2**63 - 1
+"""The greatest number that a store can keep."""
+
+
+class Transcript(Protocol):
+    """Reads one model's token sequences as conversations; writer thread."""
+
+    def read(self, token_ids: array[int]) -> tuple[Message, ...]:
+        """Messages whose spans tile the sequence."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """What one completed request shows of its session."""
+
+    origin: Attribution
+    turns: tuple[Turn, ...]
+    """At least one, oldest first."""
+    complete: bool
+    """Whether the first turn is the conversation's first."""
+    stream: StreamId
+    position: Position
+    started_unix_ns: int
+
+    @property
+    def tenant(self) -> str:
+        """Whose conversation it is."""
+        return self.origin.tenant or LOCAL_TENANT
+
+    def placement_of(self, turn: Turn) -> Placement:
+        """Where the request left a turn's KV."""
+        return Placement(self.stream, self.position, self.started_unix_ns, turn.block_hashes)
+
+
+class Batch:
+    """The open transactions of one batch, and what it has archived so far.
+
+    Leaving the block commits tenant by tenant; an exception undoes those that
+    have not been committed yet.
+    """
+
+    def __init__(self, archives: Archives) -> None:
+        self._archives = archives
+        self._writers: dict[str, ArchiveWriter] = {}
+        self._stack = ExitStack()
+        self.archived: defaultdict[tuple[str, str], list[StoredTurn]] = defaultdict(list)
+        """By tenant and session."""
+
+    def writer(self, tenant: str) -> ArchiveWriter:
+        """The tenant's open transaction."""
+        if tenant not in self._writers:
+            archive = self._archives.of(tenant)
+            self._writers[tenant] = self._stack.enter_context(archive.writing())
+        return self._writers[tenant]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+
+class TurnRecorder:
+    """Turns in, archived turns and notices out; writer thread only."""
+
+    def __init__(
+        self,
+        *,
+        index: BlockIndex,
+        watch: EvictionWatch,
+        transcripts: Mapping[StreamId, Transcript],
+        metrics: Metrics,
+        now_unix_ns: Callable[[], int],
+    ) -> None:
+        self._index = index
+        self._watch = watch
+        self._transcripts = transcripts
+        self._metrics = metrics
+        self._now_unix_ns = now_unix_ns
+
+    def recover(self, archives: Archives, positions: Mapping[StreamId, Position]) -> None:
+        """Watch the live turns of all tenants, and hold back those the index cannot judge yet."""
+        for tenant in archives.tenants():
+            for row in archives.of(tenant).live_turns():
+                key = TurnKey(tenant, row.archive_id)
+                reached = positions.get(row.placement.stream)
+                seen = reached is not None and row.placement.position <= reached
+                if seen and not is_evicted(row.placement, self._index):
+                    self._watch.watch(key, row.placement.block_hashes)
+                else:
+                    self._watch.hold_back(key, row.placement)
+
+    def read(self, frame: Frame, body: TurnCompleted) -> Conversation | None:
+        """The conversation that a request ended with; None where there is nothing to keep.
+
+        Changes nothing but counters.
+
+        Raises:
+            ValueError: a number is out of range.
+            Exception: whatever the transcript makes of the tokens.
+        """
+        if body.started_unix_ns > MAX_INTEGER:
+            raise ValueError(f"started_unix_ns {body.started_unix_ns} is out of range")
+        if not body.origin.session_id:
+            self._metrics.turns_anonymous.inc()
+            return None
+        chain = self._index.chain(body.last_block_hash)
+        messages = self._transcripts[frame.stream].read(chain.token_ids + body.tail_token_ids)
+        turns = split_turns(messages, chain)
+        complete = chain.complete and len(chain.block_hashes) == body.num_full_blocks
+        if not complete:
+            self._metrics.turns_incomplete.inc()
+        if not turns:
+            return None
+        return Conversation(
+            origin=body.origin,
+            turns=turns,
+            complete=complete,
+            stream=frame.stream,
+            position=Position(frame.epoch, frame.seq),
+            started_unix_ns=body.started_unix_ns,
+        )
+
+    def write(self, batch: Batch, conversation: Conversation) -> None:
+        """Keep a conversation's turns as live, where their KV is now, and judge its session."""
+        origin, turns = conversation.origin, conversation.turns
+        writer = batch.writer(conversation.tenant)
+        known = writer.session_turns(origin.session_id)
+        if conversation.complete:
+            decisions = reconcile(known, turns, origin.request_id)
+        else:
+            decisions = reconcile_newest(known, turns[-1], origin)
+        for decision in decisions:
+            if decision.kept is None:
+                self._insert(writer, conversation, decision)
+            elif conversation.complete:
+                _place(writer, conversation, decision.turn, decision.kept)
+        self._judge(batch, conversation.tenant, writer.session_turns(origin.session_id))
+
+    def lost(self, batch: Batch, block_hashes: Iterable[int]) -> None:
+        """Judge the turns that wait on blocks which are gone."""
+        self.judge(batch, self._watch.waiting_on(block_hashes))
+
+    def judge(self, batch: Batch, keys: Iterable[TurnKey]) -> None:
+        """Archive those of the turns that are evicted and may be archived."""
+        for key in sorted(keys):
+            row = batch.writer(key.tenant).turn(key.archive_id)
+            if row is None:
+                self._watch.drop(key)
+            else:
+                self._judge(batch, key.tenant, [row])
+
+    def notify(self, batch: Batch) -> tuple[Notice, ...]:
+        """Put one notice per session into the outbox for what the batch has archived."""
+        notices = []
+        for (tenant, _), turns in batch.archived.items():
+            notice = notice_of(tenant, turns, self._now_unix_ns())
+            batch.writer(tenant).add_notice(notice)
+            self._metrics.notices.labels("created").inc()
+            notices.append(notice)
+        return tuple(notices)
+
+    def _insert(
+        self, writer: ArchiveWriter, conversation: Conversation, decision: Decision
+    ) -> None:
+        tenant, session = conversation.tenant, conversation.origin.session_id
+        for row in decision.superseded:
+            writer.supersede(row.archive_id)
+            self._watch.drop(TurnKey(tenant, row.archive_id))
+        turn = decision.turn
+        newest = turn is conversation.turns[-1]
+        digest = digest_of(turn.messages)
+        writer.insert(
+            StoredTurn(
+                archive_id=archive_id_of(tenant, session, decision.ordinal, digest),
+                session=session,
+                ordinal=decision.ordinal,
+                digest=digest,
+                messages=turn.messages,
+                placement=conversation.placement_of(turn),
+                request_id=conversation.origin.request_id if newest else "",
+                started_unix_ns=conversation.started_unix_ns,
+            )
+        )
+        self._metrics.turns_recorded.inc()
+
+    def _judge(self, batch: Batch, tenant: str, rows: Sequence[StoredTurn]) -> None:
+        """Judge rows of one session."""
+        writer = batch.writer(tenant)
+        newest = writer.newest(rows[0].session)
+        for row in rows:
+            key = TurnKey(tenant, row.archive_id)
+            if row.state is TurnState.ARCHIVED or self._watch.is_ahead(key, row.placement):
+                continue
+            if not is_evicted(row.placement, self._index):
+                self._watch.watch(key, row.placement.block_hashes)
+                continue
+            self._watch.drop(key)
+            if row.archive_id != newest:
+                self._archive(batch, tenant, row)
+
+    def _archive(self, batch: Batch, tenant: str, row: StoredTurn) -> None:
+        now = self._now_unix_ns()
+        if batch.writer(tenant).archive(row.archive_id, now):
+            archived = replace(row, state=TurnState.ARCHIVED, archived_unix_ns=now)
+            batch.archived[tenant, row.session].append(archived)
+            self._metrics.turns_archived.inc()
+
+
+def _place(writer: ArchiveWriter, conversation: Conversation, turn: Turn, row: StoredTurn) -> None:
+    """Say where a known turn's KV is now, unless a later request has said so already."""
+    if conversation.started_unix_ns >= row.placement.started_unix_ns:
+        writer.place(row.archive_id, conversation.placement_of(turn))

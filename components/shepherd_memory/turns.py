@@ -1,0 +1,160 @@
+"""From a sequence's messages to its turns, and what makes a turn itself.
+
+A turn is one user message with everything up to the next one: tool calls and
+their results, the assistant's answer.  What was said before the first user
+message belongs to the first turn; system messages belong to none.
+
+    system | user  assistant | user  assistant  tool  assistant | user ...
+             '--- turn 1 ---'  '----------- turn 2 -----------'
+
+A NOTICE that stands in the conversation is ours, not the user's: it is taken
+out before a turn is looked at.  Knows nothing of sessions' histories and stores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from shepherd_events.transcript import Message
+from shepherd_memory.block_index import Chain
+
+ID_SCHEMA = "1"
+"""Enters every archive id; another number gives all turns new ids."""
+
+_SYSTEM_ROLES = frozenset({"system", "developer"})
+_IDENTITY_ROLES = frozenset({"user", "assistant", "raw"})
+_NOTICE_LINE = re.compile(
+    r'^NOTICE: Conversation regarding "[^"\n]*" has been moved to long-term memory\. '
+    r"Use search_memory to recall it\.[ \t]*(?:\n|\Z)",
+    re.MULTILINE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One message of a turn, word for word."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One user message with everything up to the next one."""
+
+    messages: tuple[Said, ...]
+    start: int
+    """First token of the turn."""
+    end: int
+    """The token after its last."""
+    block_hashes: array[int]
+    """The full blocks that hold a token of the turn, in order."""
+
+    @property
+    def question(self) -> str:
+        """The user's words; empty where they are not known."""
+        return question_of(self.messages)
+
+
+def split_turns(messages: Sequence[Message], chain: Chain) -> tuple[Turn, ...]:
+    """The turns of a sequence that begins with `chain`, oldest first."""
+    turns = []
+    for group in _grouped(messages):
+        said = tuple(Said(message.role, message.text) for message in group)
+        blocks = _blocks_of(group, chain)
+        turns.append(Turn(said, group[0].start, group[-1].end, blocks))
+    return tuple(turns)
+
+
+def question_of(messages: Iterable[Said]) -> str:
+    """What the user said; empty where it is not known."""
+    return "\n".join(said.text for said in messages if said.role == "user")
+
+
+def digest_of(messages: Iterable[Said]) -> str:
+    """SHA-256 in hex of what user and assistant said (or of unread text), in Unicode's composed form (NFC)."""
+    parts: list[str] = []
+    for said in messages:
+        if said.role in _IDENTITY_ROLES:
+            parts += (said.role, unicodedata.normalize("NFC", said.text))
+    return _sha256(parts)
+
+
+def archive_id_of(tenant: str, session: str, ordinal: int, digest: str) -> str:
+    """The turn's name for ever: no worker, event, block or time is in it."""
+    return _sha256((ID_SCHEMA, tenant, session, str(ordinal), digest))
+
+
+def continues(longer: Sequence[Said], shorter: Sequence[Said]) -> bool:
+    """Whether `longer` says all that `shorter` says, and then perhaps more."""
+    if not shorter or len(longer) < len(shorter):
+        return False
+    *whole, last = shorter
+    begins_equally = all(
+        old.role == new.role and old.text.strip() == new.text.strip()
+        for old, new in zip(whole, longer, strict=False)
+    )
+    counterpart = longer[len(whole)]
+    return (
+        begins_equally
+        and last.role == counterpart.role
+        and counterpart.text.strip().startswith(last.text.strip())
+    )
+
+
+def _grouped(messages: Iterable[Message]) -> list[list[Message]]:
+    groups: list[list[Message]] = []
+    for message in messages:
+        spoken = _without_notices(message)
+        if spoken is None:
+            continue
+        opens = spoken.role == "user" and (not groups or _has_user(groups[-1]))
+        if opens or not groups:
+            groups.append([])
+        groups[-1].append(spoken)
+    return groups
+
+
+def _has_user(group: Iterable[Message]) -> bool:
+    return any(message.role == "user" for message in group)
+
+
+def _without_notices(message: Message) -> Message | None:
+    """The message without our own sentences; None where nothing of a turn is left."""
+    if message.role in _SYSTEM_ROLES:
+        return None
+    text = message.text
+    if message.role == "user":
+        text = _NOTICE_LINE.sub("", text)
+        if text == message.text:
+            return message
+    if not text.strip():
+        return None
+    return replace(message, text=text)
+
+
+def _blocks_of(messages: Iterable[Message], chain: Chain) -> array[int]:
+    """The full blocks that hold a token of the messages; neighbours may share one."""
+    size = chain.block_size
+    if not size:
+        return array("Q")
+    touched: dict[int, None] = {}
+    for message in messages:
+        last = min((message.end - 1) // size, len(chain.block_hashes) - 1)
+        touched.update(dict.fromkeys(range(message.start // size, last + 1)))
+    return array("Q", (chain.block_hashes[block] for block in touched))
+
+
+def _sha256(parts: Iterable[str]) -> str:
+    """Length-prefixed, so that no two lists of parts run into the same bytes."""
+    digest = hashlib.sha256()
+    for part in parts:
+        encoded = part.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "big"))
+        digest.update(encoded)
+    return digest.hexdigest()
