@@ -39,6 +39,7 @@ RAW = "raw"
 """The role of text that no edge explains."""
 
 _CORE = frozenset(("user", "assistant"))
+_OPTIONAL = frozenset(("system", "tool"))
 _ANSWERED = frozenset(("user", "tool"))
 """After these a generation prompt makes sense."""
 
@@ -191,7 +192,8 @@ class _Learned:
             self.ends[shape[-1]].add(last.one)
 
     def _add_generation_prompt(self, source: str, literal: bytes) -> None:
-        if not _says_nothing(literal):
+        told_from_an_end = source == "user" or literal not in self.ends[source]
+        if told_from_an_end and not _says_nothing(literal):
             self.edges[source][literal].add("assistant")
 
 
@@ -233,15 +235,15 @@ def _settle(seen: dict[str, dict[bytes, set[str]]]) -> dict[str, dict[bytes, str
     edges: dict[str, dict[bytes, str]] = defaultdict(dict)
     unmarked: set[str] = set()
     for source, literal, targets in _flat(seen):
-        involved = targets if source == START else targets | {source}
-        if _says_nothing(literal):
-            if source != START and involved >= _CORE:
-                return None
-            unmarked |= involved - _CORE if source != START else set()
-        elif targets >= _CORE:
-            return None
-        elif len(told_apart := targets & _CORE or targets) == 1:
+        told_apart = targets & _CORE or targets
+        if not _says_nothing(literal) and len(told_apart) == 1:
             edges[source][literal] = min(told_apart)
+        elif source in _OPTIONAL:
+            unmarked.add(source)
+        elif targets | {source} >= _CORE:
+            return None
+        elif source != START:
+            unmarked |= targets & _OPTIONAL
     edges = {
         source: {literal: role for literal, role in leaving.items() if role not in unmarked}
         for source, leaving in edges.items()
