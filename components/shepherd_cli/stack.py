@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import socket
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -118,7 +120,7 @@ class Stack:
         """The JSON document at `url`; an error status raises."""
         async with self.http.get(url, params=params) as response:
             response.raise_for_status()
-            return await response.json()
+            return await response.json(content_type=None)  # engine routes say text/plain
 
     async def stop(self) -> None:
         """Stop what was started, the latest first; workers drain."""
@@ -156,8 +158,13 @@ class Stack:
 
 
 def free_port() -> int:
-    """A loopback TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A loopback TCP port that was free a moment ago.
+
+    Below the ephemeral range, so that no outgoing connection takes it meanwhile,
+    and below 32768, the highest that Dynamo's status server understands.
+    """
+    while True:
+        port = random.randint(20_000, 32_000)  # noqa: S311  no secret
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

@@ -92,11 +92,11 @@ class WorkerConfig:
         group="dynamo",
     )
     system_port: int | None = option(
-        "Port of the status server (/health, /live, /metrics, /engine/shepherd/...); none has no server, 0 any port.",
+        "Port of the status server (/health, /live, /metrics, /engine/shepherd/...); none has no server, 0 any port; Dynamo takes no higher one.",
         default=None,
         env=("DYN_SYSTEM_PORT",),
-        minimum=-1,
-        maximum=65535,
+        minimum=0,
+        maximum=32767,
         group="dynamo",
     )
     drain_timeout_s: float = option(

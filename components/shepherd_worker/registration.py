@@ -137,16 +137,15 @@ class Registration:
 
     async def serve(self, handler: Handler, describe: Answer) -> None:
         """Answer requests until `shutdown`; returns when the last one has ended."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(
-                self._generate.serve_endpoint(
-                    self._at_the_edge(handler),
-                    graceful_shutdown=True,
-                    metrics_labels=[("model", self._config.model_name)],
-                    health_check_payload=_canary(),
-                )
-            )
-            tasks.create_task(self._kv_stream.serve_endpoint(_with_context(describe)))
+        await asyncio.gather(
+            self._generate.serve_endpoint(
+                self._at_the_edge(handler),
+                graceful_shutdown=True,
+                metrics_labels=[("model", self._config.model_name)],
+                health_check_payload=_canary(),
+            ),
+            self._kv_stream.serve_endpoint(_with_context(describe)),
+        )
 
     def _at_the_edge(self, handler: Handler) -> Callable[[Any, CallContext], AsyncIterator[Any]]:
         """The handler as Dynamo calls it: our errors become Dynamo's."""

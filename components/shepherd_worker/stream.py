@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from shepherd_events.block_hash import HASH_ALGO
 from shepherd_events.discovery import StreamDescriptor
+from shepherd_events.errors import KvEventsError
 from shepherd_events.events import StreamId, StreamInfo
 from shepherd_events.publisher import KvEventPublisher, PublisherCounters
 from shepherd_worker.config import WorkerConfig
@@ -39,15 +40,16 @@ class WorkerStream:
 
         url = urlsplit(config.kv_events_endpoint)
         try:
-            transport = ZmqPublisherTransport.bind(url.hostname or "", url.port or 0)
-        except (OSError, ValueError) as error:
+            publisher = KvEventPublisher(
+                StreamId(config.worker_id or f"{instance_id:x}"),
+                _info(config, info),
+                ZmqPublisherTransport(url.hostname or "", url.port or 0),
+            )
+            publisher.start()
+        except (KvEventsError, ValueError) as error:
             raise UnusableInputError(
                 f"--kv-events-endpoint {config.kv_events_endpoint}: {error}"
             ) from error
-        publisher = KvEventPublisher(
-            StreamId(config.worker_id or f"{instance_id:x}"), _info(config, info), transport
-        )
-        publisher.start()
         return cls(
             publisher,
             StreamDescriptor(
@@ -71,7 +73,7 @@ class WorkerStream:
             worker_id=address.stream.worker_id,
             epoch=address.epoch,
             head_seq=self.publisher.head_seq,
-            dropped_total=self.publisher.counters.dropped,
+            dropped_total=self.publisher.counters.dropped_events,
         )
 
     def close(self) -> None:

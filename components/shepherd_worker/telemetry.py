@@ -10,31 +10,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from shepherd_events.publisher import PublisherCounters
 from shepherd_worker.engine.protocol import EngineStats
 from shepherd_worker.errors import DrainDeadlineError, InvalidRequestError, OverloadedError
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
-
-
-class StreamCounters(Protocol):
-    """What the publisher counts."""
-
-    @property
-    def frames(self) -> int:
-        """Frames sent since the start of the epoch."""
-        ...
-
-    @property
-    def dropped(self) -> int:
-        """Events dropped because the queue was full."""
-        ...
 
 
 class RequestMetrics:
@@ -125,7 +111,7 @@ class EngineCollector(Collector):
     def __init__(
         self,
         stats: Callable[[], EngineStats],
-        stream: Callable[[], StreamCounters | None],
+        stream: Callable[[], PublisherCounters | None],
     ) -> None:
         self._stats = stats
         self._stream = stream
@@ -136,14 +122,26 @@ class EngineCollector(Collector):
         yield from _engine_metrics(stats)
         stream = self._stream()
         if stream is not None:
-            yield CounterMetricFamily(
-                "shepherd_stream_frames_published", "Frames published.", value=stream.frames
-            )
-            yield CounterMetricFamily(
-                "shepherd_stream_events_dropped",
-                "Events dropped because the publisher's queue was full; readers resynchronise.",
-                value=stream.dropped,
-            )
+            yield from _stream_metrics(stream)
+
+
+def _stream_metrics(counters: PublisherCounters) -> Iterator[Metric]:
+    totals = (
+        ("frames_published", "Numbered frames sent.", counters.frames),
+        ("events_published", "Block events and turns sent.", counters.events),
+        ("published_bytes", "Bytes of frames sent.", counters.bytes_sent),
+        (
+            "events_dropped",
+            "Events dropped because the queue was full; readers resynchronise.",
+            counters.dropped_events,
+        ),
+        ("tombstones", "Gaps that the publisher itself declared.", counters.tombstones),
+        ("publish_failures", "Frames that the transport refused.", counters.send_failures),
+        ("replays", "Replay pages served.", counters.replays),
+        ("snapshots", "Snapshots served.", counters.snapshots),
+    )
+    for name, text, value in totals:
+        yield CounterMetricFamily(f"shepherd_stream_{name}", text, value=value)
 
 
 def _engine_metrics(stats: EngineStats) -> Iterator[Metric]:

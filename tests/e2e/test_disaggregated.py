@@ -1,0 +1,71 @@
+"""Prefill and decode in two processes: the same text, from KV that was moved."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from openai_client import MODEL, Client, eventually
+from shepherd_cli.stack import Service, Stack
+
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+PROMPTS = [f"question {n}: " + "tell me about the sheep on the hill " * (3 + n) for n in range(6)]
+
+
+async def metric(stack: Stack, worker: Service, name: str) -> float:
+    async with stack.http.get(worker.url + "/metrics") as response:
+        for line in (await response.text()).splitlines():
+            if line.startswith(name):
+                return float(line.split()[-1])
+    raise AssertionError(f"no metric {name}")
+
+
+async def test_greedy_text_equals_the_aggregated_roles_and_the_prompts_kv_was_fetched(
+    stack: Stack, model_dir: Path
+) -> None:
+    model = ("--model", str(model_dir))
+    split = (*model, "--served-model-name", MODEL)
+    async with asyncio.TaskGroup() as tasks:
+        frontend = tasks.create_task(stack.frontend())
+        tasks.create_task(stack.worker("prefill", *split, "--role", "prefill"))
+        decode = tasks.create_task(stack.worker("decode", *split, "--role", "decode"))
+        one = (*model, "--served-model-name", "whole", "--component", "whole")
+        tasks.create_task(stack.worker("whole", *one))
+    for name in (MODEL, "whole"):
+        await stack.model_served(frontend.result(), name)
+    disaggregated = Client(stack, frontend.result(), MODEL)
+    aggregated = Client(stack, frontend.result(), "whole")
+
+    async with asyncio.TaskGroup() as tasks:
+        theirs = [tasks.create_task(aggregated.complete(p, max_tokens=32)) for p in PROMPTS]
+        ours = [tasks.create_task(disaggregated.complete(p, max_tokens=32)) for p in PROMPTS]
+
+    for left, right in zip(ours, theirs, strict=True):
+        assert left.result()["choices"][0]["text"] == right.result()["choices"][0]["text"]
+        assert left.result()["choices"][0]["finish_reason"] == "length"
+    assert await metric(stack, decode.result(), "shepherd_worker_kv_transfer_bytes_total") > 0
+    remote = 'shepherd_worker_prompt_tokens_total{source="remote"}'
+    assert await metric(stack, decode.result(), remote) > 0
+    assert await metric(stack, decode.result(), "shepherd_worker_kv_transfer_failures_total") == 0
+
+
+async def test_two_prefill_workers_share_the_work_of_a_dead_one(
+    stack: Stack, model_dir: Path
+) -> None:
+    """A prefill worker that dies is left out once discovery has noticed."""
+    split = ("--model", str(model_dir), "--served-model-name", MODEL)
+    second = await stack.worker("prefill-2", *split, "--role", "prefill")
+    frontend = await stack.frontend(router_mode="round-robin")
+    await stack.model_served(frontend, MODEL)
+    client = Client(stack, frontend, MODEL)
+    before = await client.complete(PROMPTS[0], max_tokens=32)
+    second.process.kill()
+
+    async def answered() -> bool:
+        body = {"prompt": PROMPTS[0], "temperature": 0, "max_tokens": 32}
+        status, answer = await client.post("completions", body)
+        return status == 200 and answer["choices"] == before["choices"]
+
+    await eventually(answered, timeout_s=30)
