@@ -3,11 +3,13 @@
     KvEventsError
     |-- CodecError                  bytes that are no message, or a message that has no bytes
     |   `-- UnknownFeaturesError    a frame that needs more than this reader understands
+    |-- RequestFailedError          a control request that was answered, but not with what it asked
     `-- TransportError              a wire that cannot be made or used
         |-- ListenerRefusedError    an address that may not be listened on without credentials
         `-- NoAnswerError           a control request that nobody answered in time
 
-A reader never sees the last one: it retries and says STALE meanwhile.
+Who iterates over a subscription sees none of them: it retries, and says STALE
+meanwhile.
 """
 
 from __future__ import annotations
@@ -34,6 +36,16 @@ class UnknownFeaturesError(CodecError):
         self.bits = bits
         """The bits of `required_features` that are not known here."""
         super().__init__("required_features", f"bits {bits:#x} are not known: upgrade this reader")
+
+
+class RequestFailedError(KvEventsError):
+    """A control request that was answered, but not with what it asked for."""
+
+    def __init__(self, problem: str, *, retry_after_s: float = 0.0) -> None:
+        self.problem = problem
+        self.retry_after_s = retry_after_s
+        """How long the publisher wants to be left alone."""
+        super().__init__(problem)
 
 
 class TransportError(KvEventsError):

@@ -111,21 +111,9 @@ class StreamCursor:
         self._head_seq = max(self._head_seq, head_seq)
         return self.gap
 
-    def jump(self, position: Position) -> None:
-        """Take everything up to `position` as seen: a snapshot holds its effect.
-
-        Raises:
-            ValueError: `position` lies behind the cursor.
-        """
-        if position < self._position:
-            raise ValueError(f"cannot jump back from {self._position} to {position}")
-        if position.epoch > self._position.epoch:
-            self._head_seq = 0
-        self._position = position
-        self._head_seq = max(self._head_seq, position.seq)
-
     def _enter(self, epoch: int) -> NewEpoch:
-        self.jump(Position(epoch, 0))
+        self._position = Position(epoch, 0)
+        self._head_seq = 0
         return NewEpoch(epoch)
 
     def __repr__(self) -> str:

@@ -17,10 +17,11 @@ from shepherd_events.codec.control_messages import (
     encode_request,
 )
 from shepherd_events.codec.frames import KNOWN_FEATURES, decode_frame, encode_frame
-from shepherd_events.codec.wire import MAX_MESSAGE_BYTES
+from shepherd_events.codec.wire import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES
 
 __all__ = [
     "KNOWN_FEATURES",
+    "MAX_FRAME_BYTES",
     "MAX_MESSAGE_BYTES",
     "decode_frame",
     "decode_reply",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from shepherd_events.codec.batches import decode_batch
 from shepherd_events.codec.bodies import decode_body, encode_body
 from shepherd_events.codec.packed_columns import delimited_field
-from shepherd_events.codec.wire import FrameView, parse, sized
+from shepherd_events.codec.wire import MAX_FRAME_BYTES, FrameView, parse, sized
 from shepherd_events.errors import CodecError, UnknownFeaturesError
 from shepherd_events.events import (
     BlockBatch,
@@ -43,7 +43,7 @@ def encode_frame(frame: Frame) -> bytes:
             ts_unix_ns=frame.ts_unix_ns,
             required_features=frame.required_features,
         )
-        return sized(header.SerializeToString() + delimited_field(number, body))
+        return sized(header.SerializeToString() + delimited_field(number, body), MAX_FRAME_BYTES)
     except (TypeError, ValueError, OverflowError) as error:
         raise CodecError("frame", str(error)) from error
 
@@ -55,7 +55,7 @@ def decode_frame(payload: bytes) -> Frame:
         UnknownFeaturesError: it may not be applied by this reader.
         CodecError: it is not a valid frame.
     """
-    message = parse(FrameView, payload)
+    message = parse(FrameView, payload, MAX_FRAME_BYTES)
     unknown = message.required_features & ~KNOWN_FEATURES
     if unknown:
         raise UnknownFeaturesError(unknown)

@@ -12,8 +12,11 @@ from shepherd_events.errors import CodecError
 from shepherd_events.events import Tier
 from shepherd_events.v1 import kv_events_pb2 as pb
 
+MAX_FRAME_BYTES = 4 << 20
+"""No frame is larger; they are usually below 64 KiB."""
+
 MAX_MESSAGE_BYTES = 8 << 20
-"""Neither written nor read beyond this size; frames are usually below 64 KiB."""
+"""No message is larger: a reply has room for the largest frame."""
 
 FrameView, ControlReplyView = view_classes(
     pb.DESCRIPTOR,
@@ -37,25 +40,25 @@ def enum_of(field: str, enum: type[_EnumT], number: int) -> _EnumT:
         raise CodecError(field, f"{number} is not known") from None
 
 
-def parse(message_class: Any, payload: bytes) -> Any:
+def parse(message_class: Any, payload: bytes, limit_bytes: int = MAX_MESSAGE_BYTES) -> Any:
     """The message that `payload` holds.
 
     Raises:
         CodecError: it is too large or is not protobuf.
     """
-    sized(payload)
+    sized(payload, limit_bytes)
     try:
         return message_class.FromString(payload)
     except DecodeError as error:
         raise CodecError("message", str(error) or "not protobuf") from error
 
 
-def sized(payload: bytes) -> bytes:
+def sized(payload: bytes, limit_bytes: int = MAX_MESSAGE_BYTES) -> bytes:
     """`payload` itself.
 
     Raises:
         CodecError: it is too large.
     """
-    if len(payload) > MAX_MESSAGE_BYTES:
-        raise CodecError("message", f"{len(payload)} bytes, the limit is {MAX_MESSAGE_BYTES}")
+    if len(payload) > limit_bytes:
+        raise CodecError("message", f"{len(payload)} bytes, the limit is {limit_bytes}")
     return payload

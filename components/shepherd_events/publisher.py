@@ -1,0 +1,314 @@
+"""The sending side of one stream; never makes the engine wait.
+
+What a call tells is numbered and applied to the resident set under one lock, in
+the caller's thread; encoding, keeping for replay and sending happen in a thread
+of the publisher's own, control requests in one of the transport's.
+
+    publish ──► Outbox ──► sender: encode ─► ReplayRing ─► transport.send
+       └──────► ResidentSet ──┐                  │
+                              ▼                  ▼
+                       snapshot, digest       replay        ◄── ControlServer
+
+Every number that was reserved is sent: as its frame, or within the range of a
+tombstone when the queue was full or the frame could not be encoded.  The
+resident set knows the truth in either case, so that a snapshot heals readers.
+A frame can be replayed before it is sent, so whoever sees a number can ask for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from shepherd_events.codec import encode_frame
+from shepherd_events.control_server import ControlServer
+from shepherd_events.errors import CodecError, TransportError
+from shepherd_events.events import (
+    BlockBatch,
+    BlockEvent,
+    BlocksRemoved,
+    BlocksStored,
+    Body,
+    Frame,
+    Goodbye,
+    Heartbeat,
+    Notice,
+    StreamAddress,
+    StreamId,
+    StreamInfo,
+    Tombstone,
+    TurnCompleted,
+)
+from shepherd_events.outbox import NumberedBody, Outbox
+from shepherd_events.replay_ring import ReplayRing
+from shepherd_events.resident_set import ResidentSet
+from shepherd_events.transports.protocol import PublisherTransport, topic_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PublisherCounters:
+    """Totals since the start."""
+
+    frames: int
+    """Numbered frames, tombstones included."""
+    events: int
+    """Block events sent, and 1 for any other numbered frame."""
+    bytes_sent: int
+    dropped_events: int
+    """Told while the queue was full, or after `close`."""
+    tombstones: int
+    unencodable_frames: int
+    send_failures: int
+    """Frames that the transport refused; a replay can bring them."""
+    heartbeats: int
+    replays: int
+    snapshots: int
+    refused_requests: int
+
+
+class KvEventPublisher:
+    """One epoch of one stream; `start` it, tell it, `close` it."""
+
+    def __init__(
+        self,
+        stream: StreamId,
+        info: StreamInfo,
+        transport: PublisherTransport,
+        *,
+        clock: Callable[[], int] = time.time_ns,
+        previous_epoch: int = 0,
+        max_queued_events: int = 100_000,
+        ring_bytes: int = 64 << 20,
+        heartbeat_s: float = 1.0,
+    ) -> None:
+        """`clock` gives Unix nanoseconds; `previous_epoch` keeps epochs growing if it goes back."""
+        self.stream = stream
+        self.epoch = max(clock(), previous_epoch + 1)
+        self._info = replace(
+            info,
+            previous_epoch=previous_epoch,
+            replay_capacity=ring_bytes,
+            heartbeat_ms=round(heartbeat_s * 1000),
+        )
+        self._transport = transport
+        self._clock = clock
+        self._heartbeat_s = heartbeat_s
+        self._topic = topic_of(stream)
+        self._told = threading.Condition(threading.Lock())
+        self._outbox = Outbox(max_queued_events)
+        self._residents = ResidentSet()
+        self._closing = False
+        self._late_events = 0
+        self._ring = ReplayRing(ring_bytes)
+        self._control = ControlServer(
+            stream,
+            self.epoch,
+            self._ring,
+            head_seq=lambda: self.head_seq,
+            snapshot=self._take_snapshot,
+        )
+        self._sender: threading.Thread | None = None
+        self._address: StreamAddress | None = None
+        self._frames = self._events = self._bytes_sent = self._tombstones = 0
+        self._unencodable = self._send_failures = self._heartbeats = 0
+
+    def start(self) -> None:
+        """Listen and begin to send; what was told before is sent now.
+
+        Raises:
+            TransportError: the endpoints are taken or may not be used.
+        """
+        assert self._sender is None, "start() is called once"
+        endpoints = self._transport.bind(self._control.answer)
+        self._info = replace(self._info, replay_endpoint=endpoints.control)
+        self._address = StreamAddress(
+            self.stream, self.epoch, self._transport.kind, endpoints.live, endpoints.control
+        )
+        self._sender = threading.Thread(target=self._run, name="kv-events-sender", daemon=True)
+        self._sender.start()
+
+    @property
+    def address(self) -> StreamAddress:
+        """Where this epoch can be read; there is none before `start`."""
+        assert self._address is not None, "start() comes first"
+        return self._address
+
+    @property
+    def head_seq(self) -> int:
+        """The last number reserved."""
+        return self._outbox.head_seq
+
+    @property
+    def counters(self) -> PublisherCounters:
+        """Cheap; from any thread."""
+        return PublisherCounters(
+            frames=self._frames,
+            events=self._events,
+            bytes_sent=self._bytes_sent,
+            dropped_events=self._outbox.dropped_events + self._late_events,
+            tombstones=self._tombstones,
+            unencodable_frames=self._unencodable,
+            send_failures=self._send_failures,
+            heartbeats=self._heartbeats,
+            replays=self._control.replays,
+            snapshots=self._control.snapshots,
+            refused_requests=self._control.refused,
+        )
+
+    def publish(self, events: Sequence[BlockEvent]) -> None:
+        """Tell what the cache did, in its order; from any thread, never waits, never fails.
+
+        The events of one call leave in one frame.  Their arrays must not change afterwards.
+        """
+        events = tuple(events)
+        if not events:
+            return
+        with self._told:
+            if self._closing:
+                self._late_events += len(events)
+                return
+            for event in events:
+                self._residents.apply(event)
+            self._outbox.add_events(events, self._clock())
+            self._told.notify()
+
+    def publish_turn(self, turn: TurnCompleted) -> None:
+        """Tell that a request ended, after the events of its blocks; as `publish`."""
+        self._publish_body(turn)
+
+    def publish_notice(self, notice: Notice) -> None:
+        """Tell what memory tells a session; as `publish`."""
+        self._publish_body(notice)
+
+    def close(self, reason: str, *, timeout_s: float = 5.0) -> None:
+        """Send what waits and a goodbye, then free the endpoints; twice is harmless.
+
+        Returns after `timeout_s` even if the transport does not let go.
+        """
+        with self._told:
+            if not self._closing:
+                self._closing = True
+                self._outbox.add(Goodbye(reason), self._clock(), even_if_full=True)
+                self._told.notify()
+        if self._sender is None:
+            return
+        self._sender.join(timeout_s)
+        if self._sender.is_alive():
+            logger.warning(
+                "the transport did not let go in time", extra={"stream": str(self.stream)}
+            )
+
+    def _publish_body(self, body: TurnCompleted | Notice) -> None:
+        with self._told:
+            if self._closing:
+                self._late_events += 1
+                return
+            self._outbox.add(body, self._clock())
+            self._told.notify()
+
+    def _take_snapshot(self) -> tuple[int, ResidentSet]:
+        with self._told:
+            self._outbox.seal()
+            return self._outbox.head_seq, self._residents.copy()
+
+    # ---- The sender's thread
+
+    def _run(self) -> None:
+        try:
+            self._send_numbered(NumberedBody(1, 1, self._clock(), self._info))
+            heartbeat_due = time.monotonic() + self._heartbeat_s
+            while (due := self._wait(heartbeat_due)) is not None:
+                if isinstance(due, NumberedBody):
+                    self._send_numbered(due)
+                else:
+                    self._send_heartbeat(due)
+                    heartbeat_due = time.monotonic() + self._heartbeat_s
+        except Exception:
+            logger.exception("the stream ends here", extra={"stream": str(self.stream)})
+        finally:
+            self._transport.close()
+
+    def _wait(self, heartbeat_due: float) -> NumberedBody | Heartbeat | None:
+        """What to send next; None after the goodbye.
+
+        A heartbeat is due only when everything up to the head was sent, so that
+        its digest is that of the head.
+        """
+        with self._told:
+            if not self._outbox and not self._closing:
+                self._told.wait(max(0.0, heartbeat_due - time.monotonic()))
+            numbered = self._outbox.take()
+            if numbered is not None or self._closing:
+                return numbered
+            return Heartbeat(
+                head_seq=self._outbox.head_seq,
+                first_available=self._ring.first_available,
+                tiers=self._residents.digest(),
+                dropped_total=self._outbox.dropped_events,
+            )
+
+    def _send_numbered(self, numbered: NumberedBody) -> None:
+        try:
+            payload = self._encode(numbered)
+        except CodecError as error:
+            numbered = self._give_up(numbered, error)
+            payload = self._encode(numbered)
+        self._ring.append(numbered.first_seq, numbered.seq, payload)
+        self._frames += 1
+        if isinstance(numbered.body, Tombstone):
+            self._tombstones += 1
+        else:
+            self._events += numbered.num_events
+        self._send(payload)
+
+    def _send_heartbeat(self, heartbeat: Heartbeat) -> None:
+        self._heartbeats += 1
+        self._send(encode_frame(self._frame(heartbeat.head_seq, self._clock(), heartbeat)))
+
+    def _send(self, payload: bytes) -> None:
+        try:
+            self._transport.send(self._topic, payload)
+        except TransportError as error:
+            self._send_failures += 1
+            logger.warning("frame not sent: %s", error, extra={"stream": str(self.stream)})
+        else:
+            self._bytes_sent += len(payload)
+
+    def _encode(self, numbered: NumberedBody) -> bytes:
+        return encode_frame(self._frame(numbered.seq, numbered.ts_unix_ns, numbered.body))
+
+    def _give_up(self, numbered: NumberedBody, error: CodecError) -> NumberedBody:
+        """The tombstone of a frame that has no bytes."""
+        self._unencodable += 1
+        logger.warning(
+            "frame replaced by a tombstone: %s",
+            error,
+            extra={"stream": str(self.stream), "sequence": numbered.seq},
+        )
+        if isinstance(numbered.body, BlockBatch):
+            self._forget_unencodable(numbered.body)
+        return replace(numbered, body=Tombstone(numbered.first_seq, numbered.seq, "not encodable"))
+
+    def _forget_unencodable(self, batch: BlockBatch) -> None:
+        """Blocks that no frame can name must not be in a snapshot either."""
+        for event in batch.events:
+            if isinstance(event, BlocksStored) and not self._encodable(event):
+                with self._told:
+                    self._residents.apply(
+                        BlocksRemoved(event.block_hashes, event.tier, group=event.group)
+                    )
+
+    def _encodable(self, event: BlockEvent) -> bool:
+        try:
+            encode_frame(self._frame(1, 1, BlockBatch((event,))))
+        except CodecError:
+            return False
+        return True
+
+    def _frame(self, seq: int, ts_unix_ns: int, body: Body) -> Frame:
+        return Frame(self.stream, self.epoch, seq, ts_unix_ns, body)

@@ -1,0 +1,84 @@
+"""What a wire between a publisher and its readers has to do.
+
+A live wire sends each frame once, to whoever listens, and may lose, repeat or
+reorder it; it never makes the sender wait.  A control wire carries one request
+and its reply.  Everything that makes a stream of this, order, completeness and
+recovery, is the business of `publisher.py` and `subscriber.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from shepherd_events.events import StreamAddress, StreamId
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where a bound publisher can be reached."""
+
+    live: str
+    control: str
+
+
+class PublisherTransport(Protocol):
+    """The sending end."""
+
+    @property
+    def kind(self) -> str:
+        """What `StreamAddress.transport` says of it."""
+        ...
+
+    def bind(self, answer: Callable[[bytes], bytes]) -> Endpoints:
+        """Listen, and answer control requests from a thread of its own, one at a time.
+
+        `answer` neither raises nor waits.
+
+        Raises:
+            TransportError: the address is taken or may not be used.
+        """
+        ...
+
+    def send(self, topic: str, payload: bytes) -> None:
+        """Send one frame to whoever listens; never waits; from one thread only.
+
+        Raises:
+            TransportError: the wire is broken; the frame is lost for those who listen.
+        """
+        ...
+
+    def close(self) -> None:
+        """Stop answering and free the endpoints, within a second or so; twice is harmless."""
+        ...
+
+
+class SubscriberTransport(Protocol):
+    """The receiving end; belongs to one event loop, connects when it is made."""
+
+    async def receive(self) -> bytes:
+        """The next frame that arrives; what nobody fetches in time is dropped."""
+        ...
+
+    async def request(self, payload: bytes, timeout_s: float) -> bytes:
+        """Ask the publisher and wait for the reply; one request at a time.
+
+        Raises:
+            NoAnswerError: nobody answered in time.
+            TransportError: the wire is broken.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give everything back at once; twice is harmless."""
+        ...
+
+
+Connect = Callable[[StreamAddress], SubscriberTransport]
+"""How a reader gets its end; called within the event loop that will use it."""
+
+
+def topic_of(stream: StreamId) -> str:
+    """What a stream's frames are sent under."""
+    return f"kv.v1.{stream.worker_id}.{stream.dp_rank}"

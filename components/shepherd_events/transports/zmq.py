@@ -1,0 +1,208 @@
+"""The wire over ZeroMQ: PUB for live frames, ROUTER for control, both over TCP.
+
+    live      [topic, frame]                      PUB -> SUB, drops beyond its high-water mark
+    control   [request id, request] / [.., reply] DEALER <-> ROUTER, one request at a time
+
+Readers are not authenticated, so only loopback addresses are listened on.  A
+frame crosses two bounded queues and the kernel's buffers; what does not fit is
+dropped there and found missing by the reader.  A reader that stops in the
+middle of a replay holds back a few replies of its own and nothing else.
+
+Source: the ZeroMQ guide's Clone pattern (chapter 5), less its server-side state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import threading
+from collections.abc import Callable
+
+import zmq
+import zmq.asyncio
+
+from shepherd_events.codec import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES
+from shepherd_events.errors import ListenerRefusedError, NoAnswerError, TransportError
+from shepherd_events.events import StreamAddress
+from shepherd_events.transports.protocol import Endpoints, topic_of
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_HWM_FRAMES = 1000
+
+_GOODBYE_LINGER_MS = 500
+_MAX_REQUEST_BYTES = 64 << 10
+_UNREAD_REPLIES = 4
+"""Replies that wait for one reader; more are dropped, and the reader asks again."""
+_RECONNECT_MS = 50
+_RECONNECT_MAX_MS = 2000
+
+
+class ZmqPublisherTransport:
+    """The sending end; see `PublisherTransport`."""
+
+    kind = "zmq"
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        control_port: int = 0,
+        *,
+        send_hwm_frames: int = DEFAULT_HWM_FRAMES,
+    ) -> None:
+        """Port 0 takes any that is free.
+
+        Raises:
+            ListenerRefusedError: `host` is not a loopback address.
+        """
+        if not _is_loopback(host):
+            raise ListenerRefusedError(host)
+        self._host = f"[{host}]" if ":" in host else host
+        self._port = port
+        self._control_port = control_port
+        self._send_hwm_frames = send_hwm_frames
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+
+    def bind(self, answer: Callable[[bytes], bytes]) -> Endpoints:
+        """Listen on both ports and start the thread that answers."""
+        self._context = zmq.Context()
+        self._live = self._context.socket(zmq.PUB)
+        self._live.set_hwm(self._send_hwm_frames)
+        control = self._context.socket(zmq.ROUTER)
+        control.set_hwm(_UNREAD_REPLIES)
+        control.maxmsgsize = _MAX_REQUEST_BYTES
+        try:
+            endpoints = Endpoints(
+                live=self._listen(self._live, self._port),
+                control=self._listen(control, self._control_port),
+            )
+        except TransportError:
+            self._context.destroy(linger=0)
+            self._context = None
+            raise
+        self._answering = threading.Thread(
+            target=_serve, args=(control, answer), name="kv-events-control", daemon=True
+        )
+        self._answering.start()
+        return endpoints
+
+    def send(self, topic: str, payload: bytes) -> None:
+        """Hand a frame to libzmq, which drops it for readers that are behind."""
+        try:
+            self._live.send_multipart((topic.encode(), payload), zmq.NOBLOCK)
+        except zmq.ZMQError as error:
+            raise TransportError(f"cannot send to {topic}: {error}") from error
+
+    def close(self) -> None:
+        """Let the last frames leave, then free both ports."""
+        if self._context is None:
+            return
+        self._live.close(linger=_GOODBYE_LINGER_MS)
+        self._context.term()
+        self._context = None
+        self._answering.join()
+
+    def _listen(self, socket: zmq.Socket[bytes], port: int) -> str:
+        endpoint = f"tcp://{self._host}:{port}"
+        socket.ipv6 = self._host.startswith("[")
+        try:
+            socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            raise TransportError(f"cannot listen on {endpoint}: {error}") from error
+        return socket.getsockopt_string(zmq.LAST_ENDPOINT)
+
+
+class ZmqSubscriberTransport:
+    """The receiving end; see `SubscriberTransport`."""
+
+    def __init__(
+        self, address: StreamAddress, *, receive_hwm_frames: int = DEFAULT_HWM_FRAMES
+    ) -> None:
+        self._address = address
+        self._topic = topic_of(address.stream).encode()
+        self._context = zmq.asyncio.Context.instance()
+        self._live = self._connect(zmq.SUB, address.live, receive_hwm_frames, MAX_FRAME_BYTES)
+        self._live.subscribe(self._topic)
+        self._control = self._connect_control()
+        self._last_request = 0
+
+    async def receive(self) -> bytes:
+        """The next frame of this stream; others that share its topic's beginning are skipped."""
+        while True:
+            match await self._live.recv_multipart():
+                case [self._topic, payload]:
+                    return payload
+                case parts:
+                    logger.debug("foreign message skipped", extra={"num_parts": len(parts)})
+
+    async def request(self, payload: bytes, timeout_s: float) -> bytes:
+        """Ask over DEALER; after a silence the next request takes a fresh connection."""
+        self._last_request += 1
+        request_id = self._last_request.to_bytes(8, "big")
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._control.send_multipart((request_id, payload))
+                while True:
+                    match await self._control.recv_multipart():
+                        case [answered, reply] if answered == request_id:
+                            return reply
+                        case parts:
+                            logger.debug("late reply skipped", extra={"num_parts": len(parts)})
+        except TimeoutError:
+            self._control.close(linger=0)
+            self._control = self._connect_control()
+            raise NoAnswerError(self._address.control, timeout_s) from None
+
+    def close(self) -> None:
+        """Disconnect at once."""
+        self._live.close(linger=0)
+        self._control.close(linger=0)
+
+    def _connect_control(self) -> zmq.asyncio.Socket:
+        return self._connect(zmq.DEALER, self._address.control, _UNREAD_REPLIES, MAX_MESSAGE_BYTES)
+
+    def _connect(
+        self, socket_type: int, endpoint: str, hwm: int, max_bytes: int
+    ) -> zmq.asyncio.Socket:
+        socket = self._context.socket(socket_type)
+        socket.set_hwm(hwm)
+        socket.linger = 0
+        socket.maxmsgsize = max_bytes
+        socket.reconnect_ivl = _RECONNECT_MS
+        socket.reconnect_ivl_max = _RECONNECT_MAX_MS
+        socket.ipv6 = "[" in endpoint
+        try:
+            socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            socket.close()
+            raise TransportError(f"cannot connect to {endpoint!r}: {error}") from error
+        return socket
+
+
+def _serve(control: zmq.Socket[bytes], answer: Callable[[bytes], bytes]) -> None:
+    """Answer until the context is terminated; owns the socket."""
+    try:
+        while True:
+            match control.recv_multipart():
+                case [reader, request_id, payload]:
+                    reply = answer(payload)
+                    control.send_multipart((reader, request_id, reply), zmq.NOBLOCK)
+                case parts:
+                    logger.debug("foreign request skipped", extra={"num_parts": len(parts)})
+    except zmq.ContextTerminated:
+        pass
+    except Exception:
+        logger.exception("no control request will be answered any more")
+    finally:
+        control.close(linger=0)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
