@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections.abc import AsyncIterator, Iterable, Sequence
+from itertools import pairwise
 
 from shepherd_events.block_hash import block_hashes, root_hash
 from shepherd_events.discovery import DirectoryEvent
@@ -50,9 +51,8 @@ class SpelledTranscript:
         starts = [place for place, token in enumerate(token_ids) if token < _FIRST_CHARACTER]
         if token_ids and (not starts or starts[0]):
             starts.insert(0, 0)
-        ends = [*starts[1:], len(token_ids)]
         return tuple(
-            _message(token_ids, start, end) for start, end in zip(starts, ends, strict=True)
+            _message(token_ids, start, end) for start, end in pairwise([*starts, len(token_ids)])
         )
 
 

