@@ -42,7 +42,7 @@ def test_the_generated_code_is_that_of_the_proto_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "command",
     [("ruff", "check", "."), ("ruff", "format", "--check", "."), ("lint-imports",), ("mypy",)],
-    ids=lambda command: "-".join(command),
+    ids="-".join,
 )
 def test_the_tree_is_clean(command: tuple[str, ...]) -> None:
     done = run(*command)

@@ -29,7 +29,7 @@ def demo(build_dir: BuildDir = DEFAULT_BUILD_DIR) -> None:
     """Run the whole path once and write BUILD_DIR/demo.json; exits 1 where a part of it failed."""
     from shepherd_cli.demo import run_demo  # noqa: PLC0415  keeps `--help` quick
 
-    passed = _run(run_demo(build_dir.resolve(), Console()))
+    passed = _run(run_demo(_made(build_dir), Console()))
     raise typer.Exit(0 if passed else 1)
 
 
@@ -39,7 +39,12 @@ def up(build_dir: BuildDir = DEFAULT_BUILD_DIR) -> None:
     from shepherd_cli.up import run_up  # noqa: PLC0415  keeps `--help` quick
 
     console = Console(stderr=True)
-    _run(run_up(build_dir.resolve(), console, lambda text: console.print(text, highlight=False)))
+    _run(run_up(_made(build_dir), console, lambda text: console.print(text, highlight=False)))
+
+
+def _made(build_dir: Path) -> Path:
+    build_dir.mkdir(parents=True, exist_ok=True)
+    return build_dir.resolve()
 
 
 def _run(work: Coroutine[Any, Any, bool | None]) -> bool | None:

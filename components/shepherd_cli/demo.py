@@ -68,7 +68,7 @@ async def run_demo(build_dir: Path, console: Console) -> bool:
         ProcessFailedError: a part did not start.
     """
     started = time.monotonic()
-    model = tiny_model(build_dir, console)
+    model = await tiny_model(build_dir, console)
     async with Stack(build_dir / "demo") as stack:
         with console.status("starting Dynamo's frontend, two workers, a reference, memory"):
             running = await _start(stack, model)

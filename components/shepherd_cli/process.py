@@ -102,6 +102,6 @@ class ChildProcess:
             return await self.wait()
 
     def kill(self) -> None:
-        """End the child and its group at once."""
+        """End the child and what is left of its group at once."""
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)

@@ -48,6 +48,7 @@ CHAT_TEMPLATE = (
 """ChatML, in the words that every template engine knows."""
 
 MAX_POSITION_EMBEDDINGS = 4096
+DEFAULT_STEPS = 140
 _VOCABULARY_SIZE = 1024
 _WARMUP_STEPS = 8
 _PEAK_LEARNING_RATE = 5e-3
@@ -87,7 +88,7 @@ _PHASES = (
 
 
 def make_tiny_model(
-    directory: Path, *, steps: int = 170, seed: int = 0, progress: Progress | None = None
+    directory: Path, *, steps: int = DEFAULT_STEPS, seed: int = 0, progress: Progress | None = None
 ) -> Path:
     """Make the model in `directory`, or find it there; needs torch and transformers.
 
@@ -108,7 +109,7 @@ def make_tiny_model(
         made.mkdir()
         tokenizer = _train_tokenizer()
         _write_tokenizer(tokenizer, made)
-        _train(tokenizer, recipe, progress or _silent).save_pretrained(made)
+        _write_model(_train(tokenizer, recipe, progress or _silent), made)
         (made / STAMP).write_text(json.dumps(asdict(recipe)))
         if directory.exists():
             directory.rename(Path(parent) / "replaced")
@@ -156,6 +157,18 @@ def _write_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
     }
     tokenizer.save(str(directory / "tokenizer.json"))
     (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2))
+
+
+def _write_model(model: Any, directory: Path) -> None:
+    from transformers.utils import logging  # noqa: PLC0415
+
+    showed_bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        model.save_pretrained(directory)
+    finally:
+        if showed_bars:
+            logging.enable_progress_bar()
 
 
 class _Batches:
@@ -244,10 +257,16 @@ def _learning_rate(step: int, steps: int) -> float:
 
 def main(arguments: list[str] | None = None) -> int:
     """Make the model in the directory that the command line names."""
-    parser = argparse.ArgumentParser(prog="shepherd_cli.tiny_model", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="shepherd_cli.tiny_model", description="Make the demo's tiny chat model."
+    )
     parser.add_argument("directory", type=Path)
-    directory = parser.parse_args(arguments).directory
-    made = make_tiny_model(directory, progress=_to_stderr)
+    parser.add_argument("--steps", type=int, default=DEFAULT_STEPS, help="of training")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    made = make_tiny_model(
+        options.directory, steps=options.steps, seed=options.seed, progress=_to_stderr
+    )
     sys.stdout.write(f"{made}\n")
     return 0
 
