@@ -2,7 +2,7 @@
 
 Renders as the Hugging Face tokenizers do (the same whitespace rules, functions
 and tags), without their library.  Knows nothing of tokens, nor of what the
-rendered markers mean; see `transcript_grammar.py`.  The template is a stranger's
+rendered markers mean; see `grammar_learning.py`.  The template is a stranger's
 program: it sees only what is passed in, and can change none of it.
 """
 

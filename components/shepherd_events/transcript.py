@@ -8,7 +8,8 @@ ambiguous is one message of role "raw": never nothing, never a wrong role.
 
     token_bytes.py          ids -> bytes, added tokens marked
     chat_template.py        conversations -> text
-    transcript_grammar.py   what stands between contents; bytes -> parts
+    grammar_learning.py     what the template puts between contents
+    transcript_grammar.py   bytes -> parts, by what was learned
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from shepherd_events.chat_template import ChatTemplate, ChatTemplateError, Conversation
+from shepherd_events.grammar_learning import learn
 from shepherd_events.token_bytes import TokenBytes, TokenStream, mark
 from shepherd_events.tokenizer_assets import TOKENIZER, TokenizerAssets, TokenizerNotFoundError
-from shepherd_events.transcript_grammar import RAW, Grammar, learn
+from shepherd_events.transcript_grammar import RAW, Grammar
 
 __all__ = ["Message", "TokenizerAssets", "TokenizerNotFoundError", "TranscriptReader"]
 

@@ -194,7 +194,13 @@ def test_a_prompt_with_tools_and_a_date_keeps_its_roles() -> None:
     tool = {"type": "function", "function": {"name": "search_memory", "parameters": {}}}
     text = model("llama3").render(("system", "be"), ("user", "hi"), answer=True, tools=(tool,))
 
-    assert [role for role, _ in model("llama3").read(text)] == ["system", "user", "assistant"]
+    system, user, answer = model("llama3").read(text)
+
+    assert system[0] == "system"
+    assert user[0] == "user"
+    assert user[1].startswith("Given the following functions")
+    assert user[1].endswith("\n\nhi")
+    assert answer == ("assistant", "")
 
 
 def test_text_that_only_spells_a_marker_is_content() -> None:
@@ -245,6 +251,8 @@ RAW_TEMPLATES = {
     "not a template": "{% for m in messages %}",
     "an error of types": "{% for m in messages %}{{ 1 + m.content }}{% endfor %}",
     "contents left out": "{% for m in messages %}<s>{{ m.role }}</s>{% endfor %}",
+    "the day in every text marker": "{% for m in messages %}{{ m.role + strftime_now(' %Y: ') "
+    "+ m.content + '\n' }}{% endfor %}",
     "contents twice": "{% for m in messages %}<s>{{ m.role + m.content + m.content }}{% endfor %}",
     "reaches for Python": "{{ ''.__class__.__mro__ }}{% for m in messages %}{% endfor %}",
 }
