@@ -154,7 +154,7 @@ class Consumer:
             self._recorder.write(batch, conversation)
 
     def _replace(self, batch: Batch, arrival: StreamReplaced) -> None:
-        self._metrics.resets.labels("replaced").inc()
+        self._metrics.resets.labels(arrival.reason).inc()
         self._positions[arrival.stream] = arrival.position
         sound = []
         for run in arrival.blocks:

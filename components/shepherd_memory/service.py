@@ -1,0 +1,114 @@
+"""The memory service: streams in, archive and HTTP out.
+
+    directory ──► StreamReaders ──► Applier ──► Consumer (writer thread) ──► archives, index
+                                       │ rings
+                                       ▼
+             HTTP ◄── Api ◄── Memory ◄── Bell
+
+Every task belongs to one group; cancelling `serve` ends them, lets open
+requests finish and closes the stores.  Nothing has to be flushed: what was not
+committed is replayed by the streams after the next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+from shepherd_events.discovery import StreamDirectory
+from shepherd_events.transcript import TranscriptReader
+from shepherd_events.transports import connect as connect_by_address
+from shepherd_events.transports.protocol import Connect
+from shepherd_memory.api import Api
+from shepherd_memory.applier import Applier
+from shepherd_memory.archive.files import SqliteArchives
+from shepherd_memory.config import MemoryConfig
+from shepherd_memory.consumer import Consumer
+from shepherd_memory.health import health_document, is_healthy
+from shepherd_memory.http_server import listen, serve_http, url_of
+from shepherd_memory.index_store import IndexStore
+from shepherd_memory.memory import Memory
+from shepherd_memory.metrics import Metrics
+from shepherd_memory.notifier import Bell
+from shepherd_memory.recorder import LOCAL_TENANT
+from shepherd_memory.streams import MakeTranscript, StreamReaders, Transcripts
+from shepherd_memory.writer import WriterThread
+
+
+async def serve(
+    config: MemoryConfig,
+    directory: StreamDirectory,
+    *,
+    make_transcript: MakeTranscript = TranscriptReader,
+    connect: Connect = connect_by_address,
+    on_ready: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Run until cancelled; `on_ready` is told the URL as soon as requests are accepted.
+
+    Raises:
+        OSError: the data directory or the HTTP address cannot be used.
+        SchemaVersionError: a later version wrote the data directory.
+        ExceptionGroup: a store failed; start again when its cause is gone.
+    """
+    metrics, bell = Metrics(), Bell()
+    transcripts = Transcripts(directory, make_transcript)
+    async with WriterThread() as writer, _opened(config.data_path, writer) as (archives, store):
+        consumer = await writer.run(
+            lambda: Consumer(
+                archives=archives,
+                store=store,
+                transcripts=transcripts.by_stream,
+                metrics=metrics,
+                now_unix_ns=time.time_ns,
+            )
+        )
+        applier = Applier(
+            consumer=consumer,
+            writer=writer,
+            bell=bell,
+            metrics=metrics,
+            now_unix_ns=time.time_ns,
+        )
+        readers = StreamReaders(
+            directory=directory,
+            transcripts=transcripts,
+            applier=applier,
+            metrics=metrics,
+            stored={each: consumer.positions.get(each) for each in consumer.known_streams},
+            settle_s=config.settle_s,
+            connect=connect,
+        )
+        memory = Memory(LOCAL_TENANT, archives=archives, writer=writer, bell=bell, metrics=metrics)
+
+        def health() -> tuple[bool, dict[str, Any]]:
+            reports = readers.reports()
+            document = health_document(reports, consumer.positions, applier.lag_s, applier.backlog)
+            return is_healthy(reports), document
+
+        app = Api(memory, health, metrics.render).app()
+        with closing(listen(config.http_host, config.http_port)) as listener:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(applier.run(), name="applier")
+                tasks.create_task(readers.run(), name="streams")
+                tasks.create_task(serve_http(app, listener, bell.close), name="http")
+                on_ready(url_of(listener))
+
+
+@asynccontextmanager
+async def _opened(
+    directory: Path, writer: WriterThread
+) -> AsyncIterator[tuple[SqliteArchives, IndexStore]]:
+    """The stores in the data directory; opened, used and closed in the writer thread."""
+    archives = await writer.run(lambda: SqliteArchives(directory / "tenants"))
+    try:
+        store = await writer.run(lambda: IndexStore(directory / "index.db"))
+        try:
+            yield archives, store
+        finally:
+            await writer.run(store.close)
+    finally:
+        await writer.run(archives.close)
