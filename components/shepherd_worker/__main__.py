@@ -23,11 +23,10 @@ def main() -> int:
     if resolved.check:
         sys.stdout.write(resolved.describe() + "\n")
         return 0
-    from dynamo.runtime.logging import configure_dynamo_logging  # noqa: PLC0415  slow to import
-
+    from shepherd_worker.registration import configure_logging  # noqa: PLC0415  imports dynamo
     from shepherd_worker.worker import run  # noqa: PLC0415  as above
 
-    configure_dynamo_logging()
+    configure_logging()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(resolved.config))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ from dynamo.llm import (
 )
 from dynamo.llm.exceptions import EngineShutdown, HttpError, InvalidArgument
 from dynamo.runtime import DistributedRuntime
+from dynamo.runtime.logging import configure_dynamo_logging
 
 from shepherd_events.block_hash import salt_id
 from shepherd_events.discovery import KV_STREAM_ENDPOINT
@@ -35,6 +37,7 @@ from shepherd_worker.errors import (
     InvalidRequestError,
     OverloadedError,
     UnreachableError,
+    UnusableInputError,
     WorkerError,
 )
 from shepherd_worker.handlers import Handler
@@ -272,8 +275,24 @@ def _with_context(answer: Answer) -> Callable[[Any, Any], AsyncIterator[Any]]:
     return respond
 
 
+def configure_logging() -> None:
+    """Send Python's log records where Dynamo's go, in the format that `DYN_LOG...` ask for."""
+    configure_dynamo_logging()
+
+
 def _bind_listeners(config: WorkerConfig) -> None:
-    """Dynamo reads its listeners from the environment only."""
+    """Dynamo reads its listeners from the environment only.
+
+    Raises:
+        UnusableInputError: the status server's port is taken; Dynamo would go on without one.
+    """
+    if config.system_port:
+        try:
+            socket.create_server((config.host, config.system_port)).close()
+        except OSError as error:
+            raise UnusableInputError(
+                f"--system-port {config.system_port}: cannot listen on {config.host}: {error}"
+            ) from error
     os.environ["DYN_TCP_RPC_HOST"] = config.host
     os.environ["DYN_SYSTEM_HOST"] = config.host
     if config.system_port is not None:

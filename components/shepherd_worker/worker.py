@@ -12,16 +12,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from shepherd_events.transcript import TokenizerAssets, TranscriptReader
+from shepherd_events.tokenizer_assets import TokenizerAssets, TokenizerNotFoundError
+from shepherd_events.transcript import TranscriptReader
 from shepherd_worker.attribution import Attributor
 from shepherd_worker.config import Role, WorkerConfig
 from shepherd_worker.engine import create_engine
 from shepherd_worker.engine.protocol import Engine, EngineInfo
-from shepherd_worker.errors import EngineDeadError
+from shepherd_worker.errors import EngineDeadError, UnusableInputError
 from shepherd_worker.event_bridge import EventBridge
 from shepherd_worker.handlers import Intake, create_handler
 from shepherd_worker.health import Health, Phase, as_json
@@ -76,7 +78,7 @@ class Worker:
         self._inflight = InFlight()
         self._registry = CollectorRegistry()
         self._registry.register(EngineCollector(engine.stats, self._stream.counters))
-        self._assets = TokenizerAssets.from_directory(config.tokenizer or info.model_directory)
+        self._assets = _tokenizer_assets(config.tokenizer or info.model_directory)
         self._handler = create_handler(
             config.role,
             Intake(
@@ -152,3 +154,10 @@ class Worker:
             stream=self._stream.position(),
         )
         return as_json(report)
+
+
+def _tokenizer_assets(directory: str) -> TokenizerAssets:
+    try:
+        return TokenizerAssets.from_directory(Path(directory))
+    except TokenizerNotFoundError as error:
+        raise UnusableInputError(f"--tokenizer: {error}") from error
