@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from dynamo.runtime import Client, DistributedRuntime
+from dynamo.runtime.logging import configure_dynamo_logging
 
 from shepherd_events.discovery import (
     KV_STREAM_ENDPOINT,
@@ -28,6 +29,11 @@ log = logging.getLogger(__name__)
 
 ASSETS_TIMEOUT_S = 30.0
 DESCRIPTOR_TIMEOUT_S = 5.0
+
+
+def configure_logging() -> None:
+    """Send Python's log records where Dynamo's go, in the format that `DYN_LOG...` ask for."""
+    configure_dynamo_logging()
 
 
 class DynamoDirectory:
@@ -51,9 +57,18 @@ class DynamoDirectory:
         self._where: dict[StreamId, tuple[Client, int]] = {}
 
     async def connect(self) -> None:
-        """Join Dynamo; must be called before the other methods, once."""
+        """Join Dynamo; must be called before the other methods, once.
+
+        Raises:
+            ConnectionError: the discovery backend does not answer.
+        """
         loop = asyncio.get_running_loop()
-        self._runtime = DistributedRuntime(loop, self._backend, self._request_plane)
+        try:
+            self._runtime = DistributedRuntime(loop, self._backend, self._request_plane)
+        except Exception as error:
+            raise ConnectionError(
+                f"discovery ({self._backend}) does not answer: {error}"
+            ) from error
         self._clients = [await self._runtime.endpoint(path).client() for path in self._paths]
 
     async def watch(self) -> AsyncIterator[DirectoryEvent]:

@@ -23,7 +23,7 @@ def main() -> int:
     if resolved.check:
         sys.stdout.write(resolved.describe() + "\n")
         return 0
-    from shepherd_worker.registration import configure_logging  # noqa: PLC0415  imports dynamo
+    from shepherd_events.dynamo_directory import configure_logging  # noqa: PLC0415  imports dynamo
     from shepherd_worker.worker import run  # noqa: PLC0415  as above
 
     configure_logging()

@@ -24,7 +24,6 @@ from dynamo.llm import (
 )
 from dynamo.llm.exceptions import EngineShutdown, HttpError, InvalidArgument
 from dynamo.runtime import DistributedRuntime
-from dynamo.runtime.logging import configure_dynamo_logging
 
 from shepherd_events.block_hash import salt_id
 from shepherd_events.discovery import KV_STREAM_ENDPOINT
@@ -273,11 +272,6 @@ def _with_context(answer: Answer) -> Callable[[Any, Any], AsyncIterator[Any]]:
             yield item
 
     return respond
-
-
-def configure_logging() -> None:
-    """Send Python's log records where Dynamo's go, in the format that `DYN_LOG...` ask for."""
-    configure_dynamo_logging()
 
 
 def _bind_listeners(config: WorkerConfig) -> None:

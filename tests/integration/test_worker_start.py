@@ -35,8 +35,8 @@ def start(tmp_path: Path, *args: str) -> tuple[int, list[str]]:
 def test_a_wrong_option_is_code_2(tmp_path: Path) -> None:
     assert start(tmp_path, "--model", "m", "--role", "prefil") == (
         2,
-        ["shepherd_worker: --role: 'prefil' is not valid: expected one of aggregated, prefill, "
-         "decode; did you mean 'prefill'?"],
+        [("shepherd_worker: --role: 'prefil' is not valid: expected one of aggregated, prefill, "
+         "decode; did you mean 'prefill'?")],
     )  # fmt: skip
 
 
@@ -45,8 +45,8 @@ def test_a_missing_model_directory_is_code_3(tmp_path: Path) -> None:
 
     assert start(tmp_path, "--model", missing) == (
         3,
-        [f"shepherd_worker: --model: there is no directory '{missing}'; "
-         "name a model directory or a hub id"],
+        [(f"shepherd_worker: --model: there is no directory '{missing}'; "
+         "name a model directory or a hub id")],
     )  # fmt: skip
 
 
