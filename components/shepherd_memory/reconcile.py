@@ -4,8 +4,9 @@ Each request shows its session's conversation again, with one more turn, but
 never quite the same: the oldest turns may have been dropped from the context,
 an answer may have been rendered again by the chat template, a request may have
 been cut off and repeated with part of its answer in the prompt, and frames may
-come twice or from two streams in either order.  The decisions here do not
-depend on that order.  Pure: reads what it is given, writes nothing.
+come twice or from two streams in either order.  For a conversation that only
+grows the decisions do not depend on that order; one that begins anew under the
+same session is numbered as it is heard.  Pure: reads what it is given.
 """
 
 from __future__ import annotations

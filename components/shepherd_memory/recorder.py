@@ -190,9 +190,9 @@ class TurnRecorder:
                 self._judge(batch, key.tenant, [row])
 
     def notify(self, batch: Batch) -> tuple[Notice, ...]:
-        """Put one notice per session into the outbox for what the batch has archived."""
+        """Put one notice per session, by name, into the outbox for what the batch has archived."""
         notices = []
-        for (tenant, _), turns in batch.archived.items():
+        for (tenant, _), turns in sorted(batch.archived.items()):
             notice = notice_of(tenant, turns, self._now_unix_ns())
             batch.writer(tenant).add_notice(notice)
             self._metrics.notices.labels("created").inc()

@@ -178,6 +178,19 @@ def test_a_recomputed_turn_is_judged_by_its_newest_blocks(world: World) -> None:
     assert world.archived() == [TEXT1]
 
 
+def test_a_frame_of_an_earlier_request_does_not_move_a_turn_back(world: World) -> None:
+    late, second = FakeWorker("w1"), FakeWorker("w2", model="other")
+    said = [SYSTEM, *T1, *T2]
+    world.apply(*second.complete(said, started_unix_ns=99))
+
+    world.apply(*late.complete(said[:3], started_unix_ns=1))
+    world.apply(late.evict(only(late, said, T1)))
+    assert world.archived() == []
+
+    world.apply(second.evict(only(second, said, T1)))
+    assert world.archived() == [TEXT1]
+
+
 def test_an_archived_turn_that_is_computed_again_stays_archived_silently(world: World) -> None:
     worker = FakeWorker()
     said = talked(world, worker, T1, T2)

@@ -122,11 +122,11 @@ def conversation(worker: FakeWorker) -> list[Frame]:
     """Two tenants talk for three turns each and lose their first two."""
     said: dict[str, list[tuple[str, str]]] = {"": [], "acme": []}
     for turn in ("one or uno", "two or due", "three or tre"):
-        for tenant in said:
-            said[tenant] += [("user", f"{turn}?"), ("assistant", f"{turn}!")]
-            worker.complete(said[tenant], tenant=tenant)
-    for tenant in said:
-        worker.evict(worker.blocks_of(said[tenant], salt=tenant)[:7])
+        for tenant, messages in said.items():
+            messages += [("user", f"{turn}?"), ("assistant", f"{turn}!")]
+            worker.complete(messages, tenant=tenant)
+    for tenant, messages in said.items():
+        worker.evict(worker.blocks_of(messages, salt=tenant)[:7])
     return worker.frames
 
 
@@ -210,15 +210,18 @@ def test_the_index_comes_back_as_it_was(world: World) -> None:
 WORDS = st.sampled_from(["cat", "dog", "yes", "a longer sentence"])
 
 
+ACTIONS = ("talk", "talk", "talk", "cut", "evict", "branch")
+
+
 @st.composite
-def stories(draw: st.DrawFn) -> list[FakeWorker]:
+def stories(draw: st.DrawFn, actions: Sequence[str] = ACTIONS) -> list[FakeWorker]:
     """Two workers serve two sessions, with repeated words, branches, cuts and evictions."""
     workers = [FakeWorker("w1"), FakeWorker("w2")]
     said: dict[str, list[tuple[str, str]]] = {"s": [], "o": []}
     clock = 0
     for _ in range(draw(st.integers(1, 8))):
         worker, session = draw(st.sampled_from(workers)), draw(st.sampled_from(["s", "o"]))
-        action = draw(st.sampled_from(["talk", "talk", "talk", "cut", "evict", "branch"]))
+        action = draw(st.sampled_from(actions))
         if action == "evict":
             worker.evict(worker.blocks_of(said[session])[draw(st.integers(0, 6)) :][:2])
             continue
@@ -261,6 +264,26 @@ def test_batches_crashes_and_replays_never_change_the_outcome(
         finally:
             calm.stop()
             rough.stop()
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(stories(("talk", "cut")), st.data())
+def test_the_order_in_which_streams_are_heard_does_not_matter_to_a_growing_conversation(
+    world: World, workers: list[FakeWorker], data: st.DataObject
+) -> None:
+    with TemporaryDirectory() as one, TemporaryDirectory() as other:
+        worlds = type(world)(Path(one)), type(world)(Path(other))
+        try:
+            outcomes = []
+            for each in worlds:
+                each.apply(*interleaved(workers, data))
+                outcomes.append([each.live(session) for session in ("s", "o")])
+            assert outcomes[0] == outcomes[1]
+        finally:
+            for each in worlds:
+                each.stop()
 
 
 def interleaved(workers: Sequence[FakeWorker], data: st.DataObject) -> list[Frame]:

@@ -1,0 +1,276 @@
+"""The HTTP door over a real connection: what it gives, and what it refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from yarl import URL
+
+from shepherd_memory.api import Api
+from shepherd_memory.archive.files import SqliteArchives
+from shepherd_memory.consumer import Consumer
+from shepherd_memory.fake import FakeWorker, SpelledTranscript
+from shepherd_memory.http_server import listen, serve_http, url_of
+from shepherd_memory.index_store import IndexStore
+from shepherd_memory.memory import Memory
+from shepherd_memory.metrics import Metrics
+from shepherd_memory.notifier import Bell
+from shepherd_memory.recorder import LOCAL_TENANT
+from shepherd_memory.writer import WriterThread
+
+SAID = [
+    ("user", "Where do cats sleep?"),
+    ("assistant", "Everywhere."),
+    ("user", "And dogs?"),
+    ("assistant", "On the cat."),
+    ("user", "Why?"),
+    ("assistant", "It is warm."),
+]
+
+
+class Door:
+    """A client, and the consumer behind the door."""
+
+    def __init__(self, client: aiohttp.ClientSession, consumer: Consumer, bell: Bell) -> None:
+        self.client = client
+        self.worker = FakeWorker()
+        self._consumer = consumer
+        self._bell = bell
+
+    async def get(self, path: str, status: int = 200, **headers: str) -> Any:
+        async with self.client.get(URL(path, encoded=True), headers=headers) as answer:
+            assert answer.status == status, await answer.text()
+            expected = "application/json" if status < 400 else "application/problem+json"
+            assert answer.content_type == expected
+            return await answer.json(content_type=None)
+
+    def talk(self, session: str = "s", tenant: str = "") -> None:
+        self._consumer.apply(self.worker.complete(SAID, session=session, tenant=tenant))
+
+    def evict(self, tenant: str = "") -> None:
+        """Everything but the newest turns goes."""
+        self._consumer.apply([self.worker.evict(self.worker.blocks_of(SAID, salt=tenant)[:9])])
+        self._bell.ring()
+
+
+@pytest.fixture
+async def door(tmp_path: Path) -> AsyncIterator[Door]:
+    metrics, bell = Metrics(), Bell()
+    archives, store = SqliteArchives(tmp_path / "tenants"), IndexStore(tmp_path / "index.db")
+    consumer = Consumer(
+        archives=archives,
+        store=store,
+        transcripts={FakeWorker().stream: SpelledTranscript()},
+        metrics=metrics,
+        now_unix_ns=lambda: 7,
+    )
+    listener = listen("127.0.0.1", 0)
+    async with WriterThread() as writer:
+        memory = Memory(LOCAL_TENANT, archives=archives, writer=writer, bell=bell, metrics=metrics)
+        app = Api(memory, lambda: (True, {"status": "ok"}), metrics.render).app()
+        serving = asyncio.ensure_future(serve_http(app, listener, bell.close))
+        async with aiohttp.ClientSession(base_url=url_of(listener)) as client:
+            yield Door(client, consumer, bell)
+        serving.cancel()
+        await asyncio.wait([serving])
+    listener.close()
+    store.close()
+    archives.close()
+
+
+async def test_sessions_and_their_turns_are_paged(door: Door) -> None:
+    for session in ("b", "a", "c"):
+        door.talk(session)
+    door.evict()
+
+    first = await door.get("/v1/sessions?limit=2")
+    assert [each["session"] for each in first["sessions"]] == ["a", "b"]
+    assert first["next"] == "b"
+    rest = await door.get(f"/v1/sessions?limit=2&after={first['next']}")
+    assert [each["session"] for each in rest["sessions"]] == ["c"]
+    assert rest["next"] is None
+
+    turns = await door.get("/v1/sessions/a/turns?limit=2")
+    assert [(each["ordinal"], each["state"]) for each in turns["turns"]] == [
+        (1, "archived"),
+        (2, "archived"),
+    ]
+    assert turns["turns"][0]["archived_unix_ns"] == 7
+    last = await door.get(f"/v1/sessions/a/turns?limit=2&after={turns['next']}")
+    assert [(each["ordinal"], each["state"]) for each in last["turns"]] == [(3, "live")]
+    assert last["next"] is None
+
+    assert await door.get("/v1/sessions/a") == {
+        "session": "a",
+        "live_turns": 1,
+        "archived_turns": 2,
+        "last_unix_ns": turns["turns"][0]["started_unix_ns"],
+    }
+
+
+async def test_any_visible_id_is_a_name_and_never_a_path(door: Door) -> None:
+    for session in ("a/b", "../x", "%", "a?b#c", "';DROP", "turns"):
+        door.talk(session)
+        quoted = "".join(f"%{byte:02X}" for byte in session.encode())
+
+        assert (await door.get(f"/v1/sessions/{quoted}"))["session"] == session
+        assert len((await door.get(f"/v1/sessions/{quoted}/turns"))["turns"]) == 3
+
+
+async def test_notices_are_listed_by_session_and_state(door: Door) -> None:
+    door.talk("a")
+    door.talk("b")
+    door.evict()
+
+    (first, second) = (await door.get("/v1/notices?limit=2"))["notices"]
+    assert [first["session"], second["session"]] == ["a", "b"]
+    assert (await door.get("/v1/notices?session=b"))["notices"] == [second]
+    assert (await door.get(f"/v1/notices?after={first['position']}"))["notices"] == [second]
+    assert (await door.get("/v1/notices?state=acknowledged"))["notices"] == []
+
+    for _ in range(2):
+        async with door.client.post(f"/v1/notices/{first['notice_id']}/ack") as answer:
+            assert answer.status == 204
+    assert (await door.get("/v1/notices?state=pending"))["notices"] == [second]
+
+
+async def test_a_long_poll_answers_as_soon_as_there_is_news_of_its_session(door: Door) -> None:
+    door.talk("b")
+    waiting = asyncio.ensure_future(door.get("/v1/notices/wait?session=b&timeout=30"))
+    await asyncio.sleep(0)
+    door.evict()
+
+    answer = await asyncio.wait_for(waiting, 10)
+
+    assert [each["session"] for each in answer["notices"]] == ["b"]
+    behind = await door.get(f"/v1/notices/wait?timeout=0&after={answer['next']}")
+    assert behind == {"notices": [], "next": answer["next"]}
+
+
+async def test_a_long_poll_without_news_ends_when_its_time_is_up(door: Door) -> None:
+    began = time.monotonic()
+
+    assert (await door.get("/v1/notices/wait?timeout=1"))["notices"] == []
+    assert 0.9 < time.monotonic() - began < 8
+
+
+async def test_another_tenants_words_cannot_be_had(door: Door) -> None:
+    door.talk("secret", tenant="acme")
+    door.evict(tenant="acme")
+
+    assert (await door.get("/v1/sessions"))["sessions"] == []
+    assert (await door.get("/v1/notices"))["notices"] == []
+    assert (await door.get("/v1/search?query=cats"))["hits"] == []
+    await door.get("/v1/sessions/secret", 404)
+    await door.get("/v1/sessions/secret/turns", 404)
+    problem = await door.get("/v1/search?query=cats&tenant=acme", 400)
+    assert (problem["field"], problem["value"]) == ("query", "tenant")
+
+
+async def test_a_search_returns_turns_word_for_word_with_their_scores(door: Door) -> None:
+    door.talk("a")
+    door.talk("b")
+    door.evict()
+
+    hits = (await door.get("/v1/search?query=sleeping+cat&k=5"))["hits"]
+    assert [(hit["session"], hit["ordinal"]) for hit in hits[:2]] == [("b", 1), ("a", 1)]
+    assert hits[0]["score"] == hits[1]["score"] > 0
+    assert hits[0]["messages"] == [
+        {"role": "user", "content": "Where do cats sleep?"},
+        {"role": "assistant", "content": "Everywhere."},
+    ]
+    assert len((await door.get("/v1/search?query=cat&k=1"))["hits"]) == 1
+    narrowed = (await door.get("/v1/search?query=cat&session=a"))["hits"]
+    assert {hit["session"] for hit in narrowed} == {"a"}
+
+
+LONG = "x" * 4097
+
+
+WRONG = [
+    ("/v1/search", 400, "query", ""),
+    ("/v1/search?query=", 422, "query", ""),
+    ("/v1/search?query=%20", 422, "query", " "),
+    (f"/v1/search?query={LONG}", 422, "query", "x" * 64),
+    ("/v1/search?query=a&k=0", 422, "k", "0"),
+    ("/v1/search?query=a&k=101", 422, "k", "101"),
+    ("/v1/search?query=a&k=99999999999999999999", 422, "k", "99999999999999999999"),
+    ("/v1/search?query=a&k=five", 400, "k", "five"),
+    ("/v1/search?query=a&k=1e3", 400, "k", "1e3"),
+    ("/v1/search?query=a&k=%D9%A3", 400, "k", "\u0663"),
+    ("/v1/search?query=a&query=b", 400, "query", "b"),
+    ("/v1/search?query=a&limit=5", 400, "query", "limit"),
+    ("/v1/search?query=a&session=", 422, "session", ""),
+    ("/v1/search?query=a&session=%00", 422, "session", "\x00"),
+    ("/v1/sessions?limit=0", 422, "limit", "0"),
+    ("/v1/sessions?limit=1001", 422, "limit", "1001"),
+    ("/v1/sessions?limit=-1", 422, "limit", "-1"),
+    (f"/v1/sessions?after={LONG}", 422, "after", "x" * 64),
+    ("/v1/sessions/a%20b", 422, "session", "a b"),
+    ("/v1/sessions/%C3%A9", 422, "session", "\u00e9"),
+    (f"/v1/sessions/{'x' * 257}/turns", 422, "session", "x" * 64),
+    ("/v1/sessions/a%09b/turns", 422, "session", "a\tb"),
+    ("/v1/sessions/a/turns?after=-1", 422, "after", "-1"),
+    ("/v1/sessions/nobody", 404, "session", "nobody"),
+    ("/v1/sessions/nobody/turns", 404, "session", "nobody"),
+    ("/v1/sessions/nobody?limit=5", 400, "query", "limit"),
+    ("/v1/notices?state=lost", 422, "state", "lost"),
+    ("/v1/notices?after=9223372036854775808", 422, "after", "9223372036854775808"),
+    ("/v1/notices/wait?timeout=61", 422, "timeout", "61"),
+    ("/v1/notices/stream?session=%20", 422, "session", " "),
+]
+
+
+async def test_what_is_wrong_is_named(door: Door) -> None:
+    answers = []
+    for path, status, _, _ in WRONG:
+        problem = await door.get(path, status)
+        answers.append((path, problem["status"], problem["field"], problem["value"]))
+        assert problem["detail"]
+        assert status == 404 or problem["limit"]
+
+    assert answers == WRONG
+
+
+async def test_unknown_paths_and_methods_are_problems_too(door: Door) -> None:
+    assert (await door.get("/v2/sessions", 404))["title"] == "Not Found"
+    assert (await door.get("/v1/notices/abc/ack", 405))["status"] == 405
+    async with door.client.post("/v1/notices/abc/ack") as answer:
+        assert answer.status == 404
+        assert (await answer.json(content_type=None))["field"] == "notice"
+
+
+async def test_only_a_loopback_name_is_served(door: Door) -> None:
+    for host in ("localhost:1", "127.0.0.1", "127.0.0.2:80", "[::1]:80"):
+        await door.get("/live", 200, host=host)
+    for host in ("evil.example", "127.0.0.1.evil.example", "192.168.0.1", "", "[::1"):
+        assert (await door.get("/live", 400, host=host))["field"] == "host"
+
+
+async def test_a_failure_inside_is_told_without_its_words(tmp_path: Path) -> None:
+    class BrokenMemory(Memory):
+        async def session(self, session: str) -> Any:
+            raise RuntimeError(f"secret of {session}")
+
+    metrics, bell, archives = Metrics(), Bell(), SqliteArchives(tmp_path)
+    listener = listen("127.0.0.1", 0)
+    async with WriterThread() as writer:
+        memory = BrokenMemory("t", archives=archives, writer=writer, bell=bell, metrics=metrics)
+        app = Api(memory, lambda: (False, {"status": "unavailable"}), metrics.render).app()
+        serving = asyncio.ensure_future(serve_http(app, listener, bell.close))
+        async with aiohttp.ClientSession(base_url=url_of(listener)) as client:
+            async with client.get("/v1/sessions/s") as answer:
+                assert answer.status == 500
+                assert "secret" not in await answer.text()
+            async with client.get("/health") as answer:
+                assert answer.status == 503
+        serving.cancel()
+        await asyncio.wait([serving])
+    archives.close()
+    listener.close()
