@@ -13,8 +13,9 @@ repeated.  A frame at or before its stream's position is dropped, so that
 replays within one run change nothing either.
 
 A frame takes effect as a whole: a block that it removes from one tier and
-stores on another is not gone in between.  A failing store ends the process; a
-frame that cannot be read is counted and skipped.
+stores on another is not gone in between.  Only the blocks of group 0, whose
+attention sees everything, say whether a turn can be served.  A failing store
+ends the process; a frame that cannot be read is counted and skipped.
 """
 
 from __future__ import annotations
@@ -158,6 +159,8 @@ class Consumer:
         self._positions[arrival.stream] = arrival.position
         sound = []
         for run in arrival.blocks:
+            if run.group:
+                continue
             try:
                 validate_run(run)
             except ValueError as error:
@@ -174,6 +177,8 @@ class Consumer:
     def _apply_blocks(self, batch: Batch, stream: StreamId, body: BlockBatch) -> None:
         gone: list[BlockHash] = []
         for event in body.events:
+            if not isinstance(event, BlocksCleared) and event.group:
+                continue
             match event:
                 case BlocksStored():
                     self._index.stored(stream, event)

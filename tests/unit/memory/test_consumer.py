@@ -120,6 +120,19 @@ def test_a_move_to_the_host_tier_is_no_eviction(world: World) -> None:
     assert world.archived() == [TEXT1]
 
 
+def test_other_groups_of_a_hybrid_model_say_nothing_of_a_turn(world: World) -> None:
+    worker = FakeWorker()
+    said = talked(world, worker, T1, T2)
+    block = array("Q", only(worker, said, T1)[:1])
+
+    world.apply(worker.emit(BlockBatch((BlocksRemoved(block, group=1),))))
+    assert world.archived() == []
+
+    again = BlocksStored(block, None, array("I"), 0, group=1)
+    world.apply(worker.emit(BlockBatch((again, BlocksRemoved(block)))))
+    assert world.archived() == [TEXT1]
+
+
 def test_the_system_prompts_blocks_concern_no_turn(world: World) -> None:
     worker = FakeWorker()
     said = talked(world, worker, T1, T2)

@@ -18,7 +18,10 @@ from shepherd_events.discovery import StreamDescriptor, StreamJoined, StreamLeft
 from shepherd_events.events import BlockBatch, Frame, StreamId, StreamInfo, TurnCompleted
 from shepherd_events.publisher import KvEventPublisher
 from shepherd_events.transcript import TokenizerAssets
+from shepherd_events.transports import connect as connect_by_address
 from shepherd_events.transports.memory import MemoryBroker
+from shepherd_events.transports.protocol import PublisherTransport
+from shepherd_events.transports.zmq import ZmqPublisherTransport
 from shepherd_memory.config import MemoryConfig
 from shepherd_memory.fake import FakeDirectory, FakeWorker, SpelledTranscript, spell
 from shepherd_memory.service import serve
@@ -35,13 +38,10 @@ NOTICE = (
 class PublishingWorker(FakeWorker):
     """A fake worker whose frames travel through a real publisher."""
 
-    def __init__(self, broker: MemoryBroker, worker_id: str = "w1", **options: Any) -> None:
-        super().__init__(worker_id, **options)
+    def __init__(self, transport: PublisherTransport, worker_id: str) -> None:
+        super().__init__(worker_id)
         self.publisher = KvEventPublisher(
-            StreamId(worker_id),
-            StreamInfo("fake", 4, "fake"),
-            broker.publisher(worker_id),
-            heartbeat_s=0.05,
+            StreamId(worker_id), StreamInfo("fake", 4, "fake"), transport, heartbeat_s=0.05
         )
         self.publisher.start()
 
@@ -87,8 +87,10 @@ def broker() -> MemoryBroker:
 def workers(broker: MemoryBroker) -> Iterable[Callable[..., PublishingWorker]]:
     made: list[PublishingWorker] = []
 
-    def make(worker_id: str = "w1", **options: Any) -> PublishingWorker:
-        made.append(PublishingWorker(broker, worker_id, **options))
+    def make(
+        worker_id: str = "w1", transport: PublisherTransport | None = None
+    ) -> PublishingWorker:
+        made.append(PublishingWorker(transport or broker.publisher(worker_id), worker_id))
         return made[-1]
 
     yield make
@@ -115,7 +117,7 @@ def start(tmp_path: Path, broker: MemoryBroker) -> Start:
                 config,
                 directory,
                 make_transcript=lambda _: SpelledTranscript(),
-                connect=broker.connect,
+                connect=options.pop("connect", broker.connect),
                 on_ready=ready.set_result,
             )
         )
@@ -176,6 +178,21 @@ async def test_from_an_evicted_block_to_the_recalled_words(
         assert (await stack.get("/v1/notices", state="acknowledged"))["notices"] == [
             {**notice, "state": "acknowledged"}
         ]
+
+
+async def test_the_same_over_sockets(
+    start: Start, workers: Callable[..., PublishingWorker]
+) -> None:
+    worker = workers(transport=ZmqPublisherTransport())
+    async with start(connect=connect_by_address) as stack:
+        stack.directory.say(worker.joined)
+        worker.complete([SYSTEM, *T1, *T2])
+        await eventually(lambda: turn_states(stack), ["live", "live"])
+
+        worker.evict(blocks_of_first_turn(worker))
+
+        (notice,) = (await stack.get("/v1/notices/wait", timeout="30"))["notices"]
+        assert notice["text"] == NOTICE
 
 
 async def test_the_event_stream_tells_what_is_pending_and_what_comes(
