@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
@@ -28,8 +29,8 @@ from shepherd_cli.watch import StreamWatcher
 
 SESSIONS = ("ada", "ben", "cleo")
 TURNS_EACH = 4
-NUM_KV_BLOCKS = 26
-"""Room for about one and a half of the conversations."""
+NUM_KV_BLOCKS = 18
+"""Room for about one and a half of the conversations, on each worker."""
 REFERENCE_MODEL = MODEL_NAME + "-aggregated"
 ARCHIVE_TIMEOUT_S = 20.0
 
@@ -69,7 +70,9 @@ async def run_demo(build_dir: Path, console: Console) -> bool:
     """
     started = time.monotonic()
     model = await tiny_model(build_dir, console)
-    async with Stack(build_dir / "demo") as stack:
+    run_dir = build_dir / "demo"
+    shutil.rmtree(run_dir, ignore_errors=True)
+    async with Stack(run_dir) as stack:
         with console.status("starting Dynamo's frontend, two workers, a reference, memory"):
             running = await _start(stack, model)
         report = await _Show(stack, running, console).run(started)
@@ -128,7 +131,7 @@ class _Show:
         )
 
     async def _watch(self) -> tuple[StreamWatcher, Any]:
-        os.environ.update(self._stack.env)
+        os.environ.update(self._stack.env | {"DYN_LOG": "off"})
         from shepherd_events.dynamo_directory import DynamoDirectory  # noqa: PLC0415  needs the env
 
         directory = DynamoDirectory(
@@ -218,10 +221,11 @@ class _Show:
             f"{self._running.memory.url}/v1/search", query=wanted, k="3"
         )
         self._console.rule(f'[bold]search_memory("{wanted}")')
-        for hit in found["hits"]:
-            self._console.print(Text(f"  {hit['score']:6.2f}  {hit['session']}  ", style="dim"))
+        for rank, hit in enumerate(found["hits"], start=1):
+            said_in = f"{rank:>6}  {hit['session']}, turn {hit['ordinal']}"
+            self._console.print(Text(said_in, style="dim"))
             for message in hit["messages"]:
-                self._console.print(Text(f"          {message['role']}: {message['text']}"))
+                self._console.print(Text(f"        {message['role']}: {message['content']}"))
         return any(
             _words(hit, "user") == wanted and _words(hit, "assistant") == said.answer
             for hit in found["hits"]
@@ -237,7 +241,7 @@ class _Show:
 
 
 def _words(turn: dict[str, Any], role: str) -> str:
-    return next((m["text"] for m in turn["messages"] if m["role"] == role), "")
+    return next((m["content"] for m in turn["messages"] if m["role"] == role), "")
 
 
 def _cache_line(watcher: StreamWatcher) -> Text:

@@ -23,7 +23,7 @@ from dynamo.llm import (
     register_model,
 )
 from dynamo.llm.exceptions import EngineShutdown, HttpError, InvalidArgument
-from dynamo.runtime import DistributedRuntime
+from dynamo.runtime import Client, DistributedRuntime
 
 from shepherd_events.block_hash import salt_id
 from shepherd_events.discovery import KV_STREAM_ENDPOINT
@@ -96,6 +96,8 @@ class Registration:
         self._generate = self._runtime.endpoint(f"{namespace}.{component}.{endpoint}")
         self._kv_stream = self._runtime.endpoint(f"{namespace}.{component}.{KV_STREAM_ENDPOINT}")
         self._load = WorkerMetricsPublisher()
+        self._own_view: list[Client] = []
+        """Kept: Dynamo logs an error per discovery event for a client that was dropped."""
         self.router: DynamoRouterFeed | None = None
 
     @property
@@ -173,11 +175,12 @@ class Registration:
         Raises:
             UnreachableError: it does not within `REGISTRATION_TIMEOUT_S`.
         """
-        clients = [await endpoint.client() for endpoint in (self._generate, self._kv_stream)]
+        own = [await endpoint.client() for endpoint in (self._generate, self._kv_stream)]
+        self._own_view = own
         try:
             async with asyncio.timeout(REGISTRATION_TIMEOUT_S):
                 while not all(  # noqa: ASYNC110  Dynamo has no callback for it
-                    self.instance_id in client.instance_ids() for client in clients
+                    self.instance_id in client.instance_ids() for client in own
                 ):
                     await asyncio.sleep(0.02)
         except TimeoutError:

@@ -154,13 +154,12 @@ def test_the_command_line_prints_where_the_model_is(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_known_questions_are_answered_word_for_word_early_and_late(tmp_path: Path) -> None:
+def test_known_questions_are_answered_word_for_word_early_and_late(tiny_chat_model: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    directory = make_tiny_model(tmp_path / "model")
-    model = AutoModelForCausalLM.from_pretrained(directory)
-    tokenizer = AutoTokenizer.from_pretrained(directory)
+    model = AutoModelForCausalLM.from_pretrained(tiny_chat_model)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_chat_model)
     random = Random(3)
 
     def answered(earlier_turns: int) -> float:
