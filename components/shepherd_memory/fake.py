@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from itertools import pairwise
 
 from shepherd_events.block_hash import block_hashes, root_hash
@@ -68,7 +68,13 @@ class FakeWorker:
     """A cache that stores what it is shown and evicts what it is told, as frames."""
 
     def __init__(
-        self, worker_id: str = "w1", *, epoch: int = 1, block_size: int = 4, model: str = "fake"
+        self,
+        worker_id: str = "w1",
+        *,
+        epoch: int = 1,
+        block_size: int = 4,
+        model: str = "fake",
+        spell: Callable[[Sequence[tuple[str, str]]], array[int]] = spell,
     ) -> None:
         self.stream = StreamId(worker_id)
         self.epoch = epoch
@@ -76,12 +82,13 @@ class FakeWorker:
         """Everything published so far; the sequence number is the place in the list, from 1."""
         self._block_size = block_size
         self._model = model
+        self._spell = spell
         self._resident: set[int] = set()
 
     def blocks_of(self, said: Sequence[tuple[str, str]], *, salt: str = "") -> array[int]:
         """The hashes of a conversation's full blocks."""
         root = root_hash(self._model.encode(), cache_salt=salt)
-        return array("Q", block_hashes(root, spell(said), self._block_size))
+        return array("Q", block_hashes(root, self._spell(said), self._block_size))
 
     def complete(
         self,
@@ -97,7 +104,7 @@ class FakeWorker:
         first = len(self.frames)
         request = request or f"{self.stream}-{first + 1}"
         origin = Attribution(request, session, tenant, turn)
-        token_ids = spell(said)
+        token_ids = self._spell(said)
         hashes = self.blocks_of(said, salt=tenant)
         self._store(hashes, token_ids)
         self.emit(

@@ -15,6 +15,7 @@ from shepherd_memory.consumer import Consumer
 from shepherd_memory.fake import SpelledTranscript
 from shepherd_memory.index_store import IndexStore
 from shepherd_memory.metrics import Metrics
+from shepherd_memory.recorder import Transcript
 from shepherd_memory.search import search
 
 STREAMS = [StreamId(f"w{number}") for number in range(1, 5)]
@@ -32,6 +33,7 @@ class World:
         self,
         archives: Callable[[Path], Archives] = SqliteArchives,
         store: Callable[[Path], IndexStore] = IndexStore,
+        transcript: Transcript | None = None,
     ) -> None:
         self.metrics = Metrics()
         self.archives = archives(self._directory / "tenants")
@@ -39,7 +41,7 @@ class World:
         self.consumer = Consumer(
             archives=self.archives,
             store=self.store,
-            transcripts=dict.fromkeys(STREAMS, SpelledTranscript()),
+            transcripts=dict.fromkeys(STREAMS, transcript or SpelledTranscript()),
             metrics=self.metrics,
             now_unix_ns=lambda: 1_000,
         )
