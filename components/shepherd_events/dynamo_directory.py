@@ -82,10 +82,11 @@ class DynamoDirectory:
             }
             for key in known.keys() - present:
                 stream = known.pop(key).address.stream
-                self._where.pop(stream, None)
-                yield StreamLeft(stream)
+                if self._where.get(stream) == self._place(key):  # not taken over by a successor
+                    del self._where[stream]
+                    yield StreamLeft(stream)
             for key in sorted(present - known.keys()):
-                descriptor = await self._describe(*key)
+                descriptor = await self._describe(key)
                 if descriptor is not None:
                     known[key] = descriptor
                     yield StreamJoined(descriptor)
@@ -99,9 +100,13 @@ class DynamoDirectory:
         answer = await _ask(client, instance, {"want": "tokenizer"}, ASSETS_TIMEOUT_S)
         return TokenizerAssets.from_json(answer)
 
-    async def _describe(self, index: int, instance: int) -> StreamDescriptor | None:
+    def _place(self, key: tuple[int, int]) -> tuple[Client, int]:
+        index, instance = key
+        return self._clients[index], instance
+
+    async def _describe(self, key: tuple[int, int]) -> StreamDescriptor | None:
         """The descriptor of one instance; None where it does not answer yet, or has no stream."""
-        client = self._clients[index]
+        client, instance = self._place(key)
         try:
             answer = await _ask(client, instance, {"want": "descriptor"}, DESCRIPTOR_TIMEOUT_S)
             descriptor = StreamDescriptor.from_json(answer)

@@ -18,7 +18,7 @@ log = logging.getLogger("shepherd_memory")
 
 
 def main() -> int:
-    """Run the service; exit codes are the worker's: 2 wrong option, 3 unusable, 4 unreachable."""
+    """Run the service; exit codes are the worker's: 2, 3, 4, and 5 for a store that failed."""
     try:
         resolved = load_config()
     except OptionError as error:
@@ -33,6 +33,9 @@ def main() -> int:
         return _end(str(error), 4)
     except (OSError, MemoryServiceError) as error:
         return _end(str(error), 3)
+    except ExceptionGroup as failure:
+        log.exception("a store or a stream failed", exc_info=failure)
+        return _end(f"{failure.exceptions[0]}: start again when its cause is gone", 5)
     return 0
 
 

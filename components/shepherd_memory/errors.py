@@ -3,6 +3,7 @@
     MemoryServiceError
     |-- InvalidParameterError    the caller's fault: HTTP 400 or 422, nothing else is disturbed
     |-- UnknownItemError         HTTP 404: no such session or notice in the caller's tenant
+    |-- DataDirectoryInUseError  another process serves it: this one must not start
     `-- SchemaVersionError       a file written by a later version: the process must not start
 
 A store that fails otherwise (`sqlite3.Error`: disk full, file damaged) ends the
@@ -48,3 +49,13 @@ class SchemaVersionError(MemoryServiceError):
         self.found = found
         self.supported = supported
         super().__init__(f"{path} has schema version {found}, this program knows {supported}")
+
+
+class DataDirectoryInUseError(MemoryServiceError):
+    """Another process works in the data directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        super().__init__(
+            f"--data-dir {directory} is in use by another process: stop it or name another directory"
+        )

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from shepherd_memory.applier import Applier
 from shepherd_memory.archive.files import SqliteArchives
 from shepherd_memory.config import MemoryConfig
 from shepherd_memory.consumer import Consumer
+from shepherd_memory.data_lock import locked
 from shepherd_memory.health import health_document, is_healthy
 from shepherd_memory.http_server import listen, serve_http, url_of
 from shepherd_memory.index_store import IndexStore
@@ -51,12 +52,16 @@ async def serve(
 
     Raises:
         OSError: the data directory or the HTTP address cannot be used.
+        DataDirectoryInUseError: another process serves the data directory.
         SchemaVersionError: a later version wrote the data directory.
         ExceptionGroup: a store failed; start again when its cause is gone.
     """
     metrics, bell = Metrics(), Bell()
     transcripts = Transcripts(directory, make_transcript)
-    async with WriterThread() as writer, _opened(config.data_path, writer) as (archives, store):
+    async with (
+        WriterThread() as writer,
+        _opened(config.data_path, writer) as (archives, store),
+    ):
         consumer = await writer.run(
             lambda: Consumer(
                 archives=archives,
@@ -103,12 +108,10 @@ async def _opened(
     directory: Path, writer: WriterThread
 ) -> AsyncIterator[tuple[SqliteArchives, IndexStore]]:
     """The stores in the data directory; opened, used and closed in the writer thread."""
-    archives = await writer.run(lambda: SqliteArchives(directory / "tenants"))
-    try:
+    async with AsyncExitStack() as opened:
+        opened.enter_context(locked(directory))
+        archives = await writer.run(lambda: SqliteArchives(directory / "tenants"))
+        opened.push_async_callback(writer.run, archives.close)
         store = await writer.run(lambda: IndexStore(directory / "index.db"))
-        try:
-            yield archives, store
-        finally:
-            await writer.run(store.close)
-    finally:
-        await writer.run(archives.close)
+        opened.push_async_callback(writer.run, store.close)
+        yield archives, store
