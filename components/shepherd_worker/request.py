@@ -6,7 +6,8 @@ Knows nothing of Dynamo's dictionaries: `wire.py` translates at the edge.
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from shepherd_events.events import Attribution
@@ -113,3 +114,15 @@ class TokenChunk:
     """The stop string or token id that ended the sequence."""
     usage: Usage | None = None
     """Set on the last chunk."""
+
+
+def joined(chunks: Sequence[TokenChunk]) -> TokenChunk:
+    """Consecutive chunks of one sequence as one; at least one."""
+    last = chunks[-1]
+    if len(chunks) == 1:
+        return last
+    return replace(
+        last,
+        token_ids=tuple(token for chunk in chunks for token in chunk.token_ids),
+        logprobs=tuple(entry for chunk in chunks for entry in chunk.logprobs),
+    )

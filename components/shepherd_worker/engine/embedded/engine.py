@@ -45,7 +45,7 @@ from shepherd_worker.errors import (
     StartError,
     WorkerError,
 )
-from shepherd_worker.request import GenerateRequest, TokenChunk
+from shepherd_worker.request import GenerateRequest, TokenChunk, joined
 
 log = logging.getLogger(__name__)
 
@@ -219,13 +219,11 @@ class EmbeddedEngine:
         stream = self._streams[sequence] = asyncio.Queue()
         self._post(partial(EngineCore.add, sequence=sequence))
         try:
-            while True:
-                result = await stream.get()
-                if isinstance(result, WorkerError):
-                    raise result
-                yield result
-                if result.usage is not None:
-                    return
+            usage = None
+            while usage is None:
+                chunk = joined(await _ready(stream))
+                usage = chunk.usage
+                yield chunk
         finally:
             if sequence in self._streams:
                 self._post(partial(EngineCore.cancel, sequence=sequence))
@@ -301,3 +299,16 @@ class EmbeddedEngine:
         self._dead = self._dead or dead
         for stream in self._streams.values():
             stream.put_nowait(self._dead)
+
+
+async def _ready(stream: asyncio.Queue[TokenChunk | WorkerError]) -> list[TokenChunk]:
+    """Everything that a sequence brought forth since it was last asked; an error comes alone."""
+    results = [await stream.get()]
+    while not stream.empty():
+        results.append(stream.get_nowait())
+    chunks = [result for result in results if isinstance(result, TokenChunk)]
+    if len(chunks) < len(results):
+        error = results[-1]
+        assert isinstance(error, WorkerError), "nothing follows an error"
+        raise error
+    return chunks
