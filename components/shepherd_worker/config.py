@@ -106,8 +106,10 @@ class WorkerConfig:
         group="dynamo",
     )
 
-    kv_events: Literal["zmq", "none"] = option(
-        "How the KV event stream is published.", default="zmq", group="events"
+    kv_events: Literal["zmq", "nats", "none"] = option(
+        "How the KV event stream is published; nats is not there yet and refuses to start.",
+        default="zmq",
+        group="events",
     )
     kv_events_endpoint: str = option(
         "Where the KV event stream is published; port 0 takes a free one.",

@@ -14,7 +14,7 @@ from shepherd_events.events import StreamId, StreamInfo
 from shepherd_events.publisher import KvEventPublisher, PublisherCounters
 from shepherd_worker.config import WorkerConfig
 from shepherd_worker.engine.protocol import EngineInfo
-from shepherd_worker.errors import UnusableInputError
+from shepherd_worker.errors import UnreachableError, UnusableInputError
 from shepherd_worker.health import StreamPosition
 
 log = logging.getLogger(__name__)
@@ -32,10 +32,13 @@ class WorkerStream:
         """Bind the endpoints and publish the stream's first frame.
 
         Raises:
+            UnreachableError: `--kv-events` names a transport that this version lacks.
             UnusableInputError: `--kv-events-endpoint` cannot be bound.
         """
         if config.kv_events == "none":
             return cls(None, None)
+        if config.kv_events == "nats":
+            raise UnreachableError("--kv-events nats: this version publishes over zmq only")
         from shepherd_events.transports.zmq import ZmqPublisherTransport  # noqa: PLC0415  optional
 
         url = urlsplit(config.kv_events_endpoint)

@@ -96,11 +96,20 @@ def test_a_listener_beyond_loopback_is_refused(tmp_path: Path, model: Path) -> N
     assert "refusing to publish KV events on '0.0.0.0'" in lines[-1]
 
 
-def test_an_engine_that_this_version_lacks_is_code_4(tmp_path: Path, model: Path) -> None:
-    code, lines = start(tmp_path, "--model", str(model), "--engine", "trtllm")
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--engine", "trtllm", "no TensorRT-LLM adapter yet: use --engine torch"),
+        ("--kv-events", "nats", "--kv-events nats: this version publishes over zmq only"),
+    ],
+)
+def test_what_this_version_lacks_is_code_4(
+    tmp_path: Path, model: Path, option: str, value: str, words: str
+) -> None:
+    code, lines = start(tmp_path, "--model", str(model), "--engine", "fake", option, value)
 
     assert code == 4
-    assert "no TensorRT-LLM adapter yet: use --engine torch" in lines[-1]
+    assert words in lines[-1]
 
 
 def test_check_prints_every_value_with_its_source_and_starts_nothing(tmp_path: Path) -> None:
