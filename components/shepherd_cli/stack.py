@@ -11,6 +11,7 @@ import os
 import random
 import socket
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,7 @@ class Stack:
         self.namespace = namespace
         run_dir.mkdir(parents=True, exist_ok=True)
         self._started: list[ChildProcess] = []
-        self.env = os.environ | {
+        self.env: dict[str, str] = dict(os.environ) | {
             "DYN_LOG": log,
             "DYN_DISCOVERY_BACKEND": "file",
             "DYN_FILE_KV": str(run_dir / "discovery"),
@@ -81,10 +82,14 @@ class Stack:
         await process.until(lambda: self._answers(service.url + "/v1/models"), timeout_s=60)
         return service
 
-    async def worker(self, name: str, *args: str, wait: bool = True) -> Service:
-        """Start a worker; ready when its status server says so."""
+    async def worker(
+        self, name: str, *args: str, wait: bool = True, env: Mapping[str, str] | None = None
+    ) -> Service:
+        """Start a worker, with more environment if need be; ready when its status server says so."""
         port = free_port()
-        process = await self._start(name, "shepherd_worker", "--system-port", str(port), *args)
+        process = await self._start(
+            name, "shepherd_worker", "--system-port", str(port), *args, env=env
+        )
         service = Service(process, f"http://127.0.0.1:{port}")
         if wait:
             await self.ready(service)
@@ -143,9 +148,12 @@ class Stack:
             for task in waiting:
                 task.cancel()
 
-    async def _start(self, name: str, module: str, *args: str) -> ChildProcess:
+    async def _start(
+        self, name: str, module: str, *args: str, env: Mapping[str, str] | None = None
+    ) -> ChildProcess:
         argv = [sys.executable, "-m", module, *args]
-        process = await ChildProcess.start(name, argv, self.env, self.run_dir / f"{name}.log")
+        log_path = self.run_dir / f"{name}.log"
+        process = await ChildProcess.start(name, argv, self.env | dict(env or {}), log_path)
         self._started.append(process)
         return process
 

@@ -99,6 +99,12 @@ class WorkerConfig:
         maximum=32767,
         group="dynamo",
     )
+    health_probe: bool = option(
+        "Let Dynamo ask an idle worker for a token now and then; its status server says what came of it.",
+        default=False,
+        env=("DYN_HEALTH_CHECK_ENABLED",),
+        group="dynamo",
+    )
     drain_timeout_s: float = option(
         "Seconds that running requests get after SIGTERM before they are handed to another worker.",
         default=30.0,

@@ -41,6 +41,7 @@ from shepherd_worker.errors import (
 )
 from shepherd_worker.handlers import Handler
 from shepherd_worker.inflight import CallContext
+from shepherd_worker.wire import is_canary
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class Registration:
 
     def __init__(self, config: WorkerConfig) -> None:
         self._config = config
-        _bind_listeners(config)
+        _configure_runtime(config)
         loop = asyncio.get_running_loop()
         try:
             self._runtime = DistributedRuntime(
@@ -96,6 +97,7 @@ class Registration:
         self._generate = self._runtime.endpoint(f"{namespace}.{component}.{endpoint}")
         self._kv_stream = self._runtime.endpoint(f"{namespace}.{component}.{KV_STREAM_ENDPOINT}")
         self._load = WorkerMetricsPublisher()
+        self._ready = False
         self._own_view: list[Client] = []
         """Kept: Dynamo logs an error per discovery event for a client that was dropped."""
         self.router: DynamoRouterFeed | None = None
@@ -146,7 +148,7 @@ class Registration:
                 self._at_the_edge(handler),
                 graceful_shutdown=True,
                 metrics_labels=[("model", self._config.model_name)],
-                health_check_payload=_canary(),
+                health_check_payload=_canary() if self._config.health_probe else None,
             ),
             self._kv_stream.serve_endpoint(_with_context(describe)),
         )
@@ -158,6 +160,8 @@ class Registration:
             if self.router is not None:
                 self.router.learn_salt((request.get("routing") or {}).get("cache_salt") or "")
             finished = False
+            if is_canary(request) and not self._ready:
+                raise EngineShutdown("the worker is not ready")
             try:
                 async for chunk in handler.generate(request, context):
                     finished = "finish_reason" in chunk
@@ -190,7 +194,11 @@ class Registration:
             ) from None
 
     def set_ready(self, *, ready: bool) -> None:
-        """Decide what `/health` and `/live` of the status server say."""
+        """Decide what `/health` and `/live` of the status server say.
+
+        With `--health-probe` Dynamo decides by its probes alone, so these are refused.
+        """
+        self._ready = ready
         self._runtime.set_health_status(ready)
 
     def add_route(self, name: str, route: Route) -> None:
@@ -277,8 +285,8 @@ def _with_context(answer: Answer) -> Callable[[Any, Any], AsyncIterator[Any]]:
     return respond
 
 
-def _bind_listeners(config: WorkerConfig) -> None:
-    """Dynamo reads its listeners from the environment only.
+def _configure_runtime(config: WorkerConfig) -> None:
+    """Dynamo reads its listeners and its probe from the environment only.
 
     Raises:
         UnusableInputError: the status server's port is taken; Dynamo would go on without one.
@@ -292,6 +300,7 @@ def _bind_listeners(config: WorkerConfig) -> None:
             ) from error
     os.environ["DYN_TCP_RPC_HOST"] = config.host
     os.environ["DYN_SYSTEM_HOST"] = config.host
+    os.environ["DYN_HEALTH_CHECK_ENABLED"] = str(config.health_probe).lower()
     if config.system_port is not None:
         os.environ["DYN_SYSTEM_PORT"] = str(config.system_port)
     log.debug("request plane and status server listen on %s", config.host)

@@ -1,6 +1,6 @@
 """One worker from start to end.
 
-    start the engine -> publish the stream -> register -> serve -> ready
+    join Dynamo -> start the engine -> publish the stream -> register -> serve -> ready
     SIGTERM -> not ready -> unregister -> drain -> cut what is left -> close
 
 A second signal ends the drain at once.  Everything that runs is owned by the
@@ -53,11 +53,11 @@ async def run(config: WorkerConfig) -> None:
         stop = cleanup.enter_context(StopSignals(asyncio.get_running_loop()))
         engine = create_engine(config.engine, config.engine_config())
         cleanup.push_async_callback(engine.close)
+        registration = Registration(config)
+        cleanup.callback(registration.shutdown)
         info = await stop.unless_stopped(engine.start())
         if info is None:
             return
-        registration = Registration(config)
-        cleanup.callback(registration.shutdown)
         worker = Worker(config, engine, info, registration)
         cleanup.push_async_callback(worker.close)
         await worker.serve(stop)
