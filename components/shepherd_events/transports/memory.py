@@ -79,6 +79,22 @@ class FaultyWire:
         return self.random.random() >= self.request_loss
 
 
+@dataclass(slots=True)
+class StalledWire:
+    """Holds the sender up until the gate is open, as a transport never should."""
+
+    gate: threading.Event
+
+    def carry(self, payload: bytes) -> Iterable[bytes]:
+        """What was sent, once the gate is open."""
+        self.gate.wait()
+        return (payload,)
+
+    def answers(self) -> bool:
+        """Always: control goes another way."""
+        return True
+
+
 class MemoryBroker:
     """The places of one process and who is at them; safe for threads."""
 
@@ -129,8 +145,9 @@ class MemoryBroker:
     def send(self, place: str, topic: str, payload: bytes) -> None:
         """Show a frame to everybody who listens at a place."""
         with self._lock:
-            for listener in self._listeners.get(place, ()):
-                listener.hear(topic, payload)
+            listeners = tuple(self._listeners.get(place, ()))
+        for listener in listeners:
+            listener.hear(topic, payload)
 
     def answer(self, place: str, payload: bytes) -> bytes | None:
         """The reply of whoever is at a place, one request at a time; None if nobody is."""
