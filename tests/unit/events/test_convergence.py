@@ -17,14 +17,14 @@ from random import Random
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stream_readers import DEADLINE_S, INFO, STREAM, Reader, removed, stored, turn
-from stream_source import PATIENCE
 
 from shepherd_events.events import BlockEvent, BlocksCleared, BlocksStored, Tier
 from shepherd_events.publisher import KvEventPublisher
 from shepherd_events.resident_set import ResidentSet
 from shepherd_events.subscriber import Position, ResetReason, StreamState, subscribe
 from shepherd_events.transports.memory import FaultyWire, MemoryBroker
+from stream_readers import DEADLINE_S, INFO, STREAM, Reader, removed, stored, turn
+from stream_source import PATIENCE
 
 HEARTBEAT_S = 0.005
 FAST = replace(PATIENCE, silence_s=0.1, request_s=0.05, first_retry_s=0.002, last_retry_s=0.01)
