@@ -6,7 +6,11 @@ repeating one token.
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +53,14 @@ def make_tiny_model(directory: Path, kind: Kind = "llama", seed: int = 0) -> Pat
     model.generation_config = GenerationConfig(eos_token_id=vocab[IM_END], do_sample=False)
     model.save_pretrained(directory)
     return directory
+
+
+@functools.cache
+def tiny_model(kind: Kind = "llama", seed: int = 0) -> Path:
+    """The directory of a model that all tests of a session share; not to be changed."""
+    directory = Path(tempfile.mkdtemp(prefix=f"tiny-{kind}-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return make_tiny_model(directory, kind, seed)
 
 
 def _shape(kind: Kind) -> dict[str, Any]:
