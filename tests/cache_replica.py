@@ -30,6 +30,7 @@ class CacheReplica:
         self.finished: list[SequenceFinished] = []
         self.reused: list[BlocksReused] = []
         self.removed: list[int] = []
+        self._parents: dict[int, int] = {}
         self._root = root
         self._block_size = block_size
 
@@ -63,7 +64,7 @@ class CacheReplica:
             tokens = event.token_ids[index * size : (index + 1) * size]
             assert stored == block_hash(parent, tokens)
             assert stored not in self.resident
-            self.resident[stored] = parent
+            self.resident[stored] = self._parents[stored] = parent
             self.tokens[stored] = tokens
             parent = BlockHash(stored)
 
@@ -76,6 +77,7 @@ class CacheReplica:
     def _check_chain(self, event: SequenceFinished) -> None:
         tokens = self._chain_tokens(event)
 
+        assert event.last_block_hash is None or event.last_block_hash in self.resident
         assert len(tokens) == event.num_full_blocks * self._block_size
         assert len(tokens) + len(event.tail_token_ids) == (
             event.prompt_tokens + event.generated_tokens
@@ -85,5 +87,5 @@ class CacheReplica:
         blocks, block = [], event.last_block_hash
         while block is not None and block != self._root:
             blocks.append(self.tokens[block])
-            block = BlockHash(self.resident[block])
+            block = BlockHash(self._parents[block])
         return [token for block_tokens in reversed(blocks) for token in block_tokens]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from array import array
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from cache_replica import CacheReplica
-
 from shepherd_events.events import Attribution
-from shepherd_worker.engine.protocol import Engine, EngineInfo, Handoff
+from shepherd_worker.engine.embedded.engine import EmbeddedEngine
+from shepherd_worker.engine.embedded.runner import Runner, RunnerInfo, Sample, SamplingError
+from shepherd_worker.engine.embedded.scheduler import StepPlan
+from shepherd_worker.engine.fake import FakeRunner
+from shepherd_worker.engine.protocol import Engine, EngineConfig, EngineInfo, Handoff
 from shepherd_worker.request import (
     FinishReason,
     GenerateRequest,
@@ -22,7 +26,9 @@ from shepherd_worker.request import (
     TokenLogprob,
     Usage,
 )
+from tiny_models import Kind, tiny_model
 
+EngineName = Literal["fake", "torch"]
 GREEDY = Sampling(temperature=0.0)
 
 
@@ -46,6 +52,54 @@ def request(
         origin=Attribution(request_id),
         **fields,
     )
+
+
+def config(kind: Kind = "qwen2", **limits: Any) -> EngineConfig:
+    """A small engine of a tiny model, on the CPU in float32."""
+    sizes: dict[str, Any] = {"block_size": 4, "num_kv_blocks": 256, "device": "cpu"}
+    return EngineConfig(**({"model": str(tiny_model(kind)), "dtype": "float32"} | sizes | limits))
+
+
+def make_runner(name: EngineName, limits: EngineConfig) -> Runner:
+    """What computes in the engine of this name."""
+    if name == "fake":
+        return FakeRunner(limits)
+    import torch
+
+    from shepherd_worker.engine.embedded.torch_runner import TorchRunner
+
+    torch.set_num_threads(1)
+    return TorchRunner(limits)
+
+
+def make_engine(
+    name: EngineName, limits: EngineConfig | None = None, **edge: Any
+) -> EmbeddedEngine:
+    """The engine that `create_engine(name)` makes, with what only tests vary."""
+    chosen = limits or config()
+    return EmbeddedEngine(chosen, make_runner(name, chosen), name=name, **edge)
+
+
+class SteppedRunner:
+    """A runner whose forward passes wait until the test lets them go."""
+
+    def __init__(self, runner: Runner) -> None:
+        self.num_begun = 0
+        self._runner = runner
+        self._permits = threading.Semaphore(0)
+        self.read_blocks = runner.read_blocks
+        self.write_blocks = runner.write_blocks
+
+    def load(self) -> RunnerInfo:
+        return self._runner.load()
+
+    def forward(self, plan: StepPlan) -> list[Sample | SamplingError | None]:
+        self.num_begun += 1
+        self._permits.acquire()
+        return self._runner.forward(plan)
+
+    def let_go(self, num_steps: int) -> None:
+        self._permits.release(num_steps)
 
 
 @dataclass(frozen=True)
@@ -85,7 +139,7 @@ async def ask_all(engine: Engine, calls: Iterable[GenerateRequest]) -> list[Answ
 async def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
     """Wait for something that another thread brings about."""
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - another thread sets no event of this loop
             await asyncio.sleep(0.001)
 
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 from array import array
 
 import pytest
-from cache_replica import CacheReplica
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from cache_replica import CacheReplica
 from shepherd_events.block_hash import block_hashes, root_hash
 from shepherd_events.events import BlockHash, BlocksRemoved, BlocksStored
 from shepherd_worker.engine.embedded.block_pool import BlockPool, PoolCounts

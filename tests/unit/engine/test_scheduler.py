@@ -3,12 +3,12 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from cache_replica import CacheReplica
-from engine_calls import request
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from cache_replica import CacheReplica
+from engine_calls import request
 from shepherd_events.block_hash import root_hash
 from shepherd_events.events import CacheContext
 from shepherd_worker.engine.embedded.block_pool import BlockPool, PoolCounts

@@ -97,17 +97,11 @@ class EmbeddedEngine:
         )
         self._thread.start()
         loaded = await self._started
-        self._client = TransferClient(
-            loaded.block_format, loaded.info.block_size, frame_timeout_s=self._transfer_timeout_s
-        )
-        self._server = TransferServer(
-            loaded.block_format,
-            self._runner.read_blocks,
-            lease_s=self._config.transfer_lease_s,
-            released=self._changed.set,
-        )
-        await self._server.start(self._config.transfer_host)
-        self._loaded = loaded
+        async with self._closing:
+            if self._dead is not None:
+                raise self._dead
+            await self._open_transfer(loaded)
+            self._loaded = loaded
         return loaded.info
 
     async def generate(
@@ -182,6 +176,19 @@ class EmbeddedEngine:
                 await self._thread.join()
             self._events.put_nowait(None)
             self._closed = True
+            self._changed.set()
+
+    async def _open_transfer(self, loaded: Loaded) -> None:
+        self._client = TransferClient(
+            loaded.block_format, loaded.info.block_size, frame_timeout_s=self._transfer_timeout_s
+        )
+        self._server = TransferServer(
+            loaded.block_format,
+            self._runner.read_blocks,
+            lease_s=self._config.transfer_lease_s,
+            released=self._changed.set,
+        )
+        await self._server.start(self._config.transfer_host)
 
     @contextmanager
     def _call(self) -> Iterator[None]:
@@ -302,13 +309,13 @@ class EmbeddedEngine:
 
 
 async def _ready(stream: asyncio.Queue[TokenChunk | WorkerError]) -> list[TokenChunk]:
-    """Everything that a sequence brought forth since it was last asked; an error comes alone."""
+    """Everything that a sequence brought forth since it was last asked; an error goes before all."""
     results = [await stream.get()]
     while not stream.empty():
         results.append(stream.get_nowait())
-    chunks = [result for result in results if isinstance(result, TokenChunk)]
-    if len(chunks) < len(results):
-        error = results[-1]
-        assert isinstance(error, WorkerError), "nothing follows an error"
-        raise error
+    chunks: list[TokenChunk] = []
+    for result in results:
+        if isinstance(result, WorkerError):
+            raise result
+        chunks.append(result)
     return chunks

@@ -17,7 +17,7 @@ from shepherd_worker.engine.embedded.stop_strings import load_tokenizer
 from shepherd_worker.engine.embedded.transfer import BlockFormat
 from shepherd_worker.engine.protocol import EngineConfig, EngineInfo
 from shepherd_worker.engine.validation import RequestLimits
-from shepherd_worker.errors import EngineFailedError
+from shepherd_worker.errors import EngineFailedError, UnusableInputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,14 @@ def load_engine(runner: Runner, config: EngineConfig, name: str) -> Loaded:
 
     Raises:
         StartError: as `Runner.load`, or the context would have no room for two tokens.
+        UnusableInputError: `max_seq_len` is beyond the positions that the model knows.
     """
     model = runner.load()
+    if config.max_seq_len is not None and config.max_seq_len > model.max_seq_len:
+        raise UnusableInputError(
+            f"max_seq_len={config.max_seq_len} is more than the model's context of "
+            f"{model.max_seq_len} tokens"
+        )
     capacity = model.num_blocks * config.block_size
     max_seq_len = min(config.max_seq_len or model.max_seq_len, model.max_seq_len, capacity)
     if max_seq_len < 2:
