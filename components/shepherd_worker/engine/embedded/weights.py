@@ -47,7 +47,7 @@ def find_model(name: str) -> Path:
         UnreachableError: the hub does not answer, and nothing is cached.
     """
     directory = Path(name).expanduser()
-    if directory.is_dir():
+    if name and directory.is_dir():
         return directory
     if name.startswith(("/", ".", "~")) or name.count("/") > 1 or not name:
         raise UnusableInputError(f"model {name!r}: no such directory")

@@ -1,0 +1,158 @@
+"""Float32 greedy tokens are those of transformers' own `generate`, however they are computed."""
+
+from __future__ import annotations
+
+import functools
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from engine_calls import Answer, ask, ask_all, config, make_engine, request, started
+from shepherd_worker.engine.protocol import EngineStats
+from tiny_models import SLIDING_WINDOW, Kind, tiny_model
+
+KINDS: list[Kind] = ["llama", "qwen2", "qwen3", "mistral"]
+LENGTH = 14
+
+
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    chosen: Kind = request.param
+    return chosen
+
+
+@functools.cache
+def reference(kind: Kind) -> Any:
+    torch.set_num_threads(1)
+    return AutoModelForCausalLM.from_pretrained(tiny_model(kind), dtype=torch.float32).eval()
+
+
+@functools.cache
+def generated(kind: Kind, prompt: tuple[int, ...], length: int) -> list[int]:
+    """What transformers answers."""
+    with torch.inference_mode():
+        tokens = reference(kind).generate(
+            torch.tensor([prompt]),
+            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            max_new_tokens=length,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+    answer: list[int] = tokens[0, len(prompt) :].tolist()
+    return answer
+
+
+@functools.cache
+def prompts(seed: int, *lengths: int) -> tuple[tuple[int, ...], ...]:
+    random = Random(seed)
+    return tuple(tuple(random.choices(range(2, 300), k=length)) for length in lengths)
+
+
+async def run(
+    kind: Kind, texts: tuple[tuple[int, ...], ...], **limits: Any
+) -> tuple[list[Answer], EngineStats]:
+    """Ask all at once."""
+    engine = make_engine("torch", config(kind, **limits))
+    async with started(engine):
+        answers = await ask_all(engine, [request(text, LENGTH) for text in texts])
+        return answers, engine.stats()
+
+
+def check(kind: Kind, texts: tuple[tuple[int, ...], ...], answers: list[Answer]) -> None:
+    expected = [generated(kind, text, LENGTH) for text in texts]
+
+    assert [answer.token_ids for answer in answers] == expected
+    assert len(set(map(tuple, expected))) == len(set(texts)), "a model that says one thing"
+
+
+async def test_alone(kind: Kind) -> None:
+    texts = prompts(1, 2 * SLIDING_WINDOW + 3)
+    answers, _ = await run(kind, texts)
+
+    check(kind, texts, answers)
+
+
+async def test_a_prompt_of_one_token(kind: Kind) -> None:
+    texts = ((7,),)
+    answers, _ = await run(kind, texts)
+
+    check(kind, texts, answers)
+
+
+async def test_prompts_of_different_lengths_in_one_batch(kind: Kind) -> None:
+    texts = prompts(2, 1, 4, 5, 17, 23, 40, 61)
+    answers, stats = await run(kind, texts)
+
+    check(kind, texts, answers)
+    assert stats.prompt_tokens_cached_total == 0
+
+
+async def test_prompts_in_chunks_beside_decodes(kind: Kind) -> None:
+    texts = prompts(3, 40, 9, 57, 30, 3)
+    answers, _ = await run(kind, texts, max_num_tokens=7, max_batch_size=3)
+
+    check(kind, texts, answers)
+
+
+@pytest.mark.parametrize("block_size", [1, 3, 16])
+async def test_blocks_of_any_size(block_size: int) -> None:
+    texts = prompts(4, 33, 16, 5)
+    answers, _ = await run("mistral", texts, block_size=block_size, max_num_tokens=11)
+
+    check("mistral", texts, answers)
+
+
+async def test_a_prefix_that_is_found_is_as_good_as_computed(kind: Kind) -> None:
+    (prefix,) = prompts(5, 40)
+    texts = tuple(
+        (*prefix[:length], *tail)
+        for length, tail in zip((40, 37, 24, 40), prompts(6, 1, 9, 2, 13), strict=True)
+    )
+    engine = make_engine("torch", config(kind))
+    async with started(engine):
+        first = await ask(engine, request(prefix, LENGTH))
+        answers = await ask_all(engine, [request(text, LENGTH) for text in texts])
+        stats = engine.stats()
+
+    check(kind, (prefix, *texts), [first, *answers])
+    assert [answer.usage and answer.usage.cached_tokens for answer in answers] == [40, 36, 24, 40]
+    assert stats.prompt_tokens_cached_total == 140
+
+
+async def test_sequences_that_are_preempted_and_evicted_go_on_as_if_nothing_was(kind: Kind) -> None:
+    texts = prompts(7, 20, 21, 22, 19, 23)
+    answers, stats = await run(kind, texts, num_kv_blocks=20, max_num_tokens=64)
+
+    check(kind, texts, answers)
+    assert stats.preemptions_total > 0
+    assert stats.blocks_evicted_total > 0
+    assert stats.blocks_referenced == 0
+
+
+async def test_a_prompt_whose_blocks_were_evicted_is_computed_again(kind: Kind) -> None:
+    (text,) = prompts(8, 30)
+    engine = make_engine("torch", config(kind, num_kv_blocks=16))
+    async with started(engine):
+        first = await ask(engine, request(text, LENGTH))
+        for other in prompts(9, 40, 40):
+            await ask(engine, request(other, LENGTH))
+        again = await ask(engine, request(text, LENGTH))
+        stats = engine.stats()
+
+    check(kind, (text, text), [first, again])
+    assert stats.blocks_evicted_total > 16
+    assert again.usage is not None
+    assert again.usage.cached_tokens == 0
+
+
+async def test_an_answer_beyond_the_sliding_window_and_up_to_the_context() -> None:
+    (text,) = prompts(10, 40)
+    engine = make_engine("torch", config("mistral", max_seq_len=96))
+    async with started(engine):
+        answer = await ask(engine, request(text, None))
+
+    assert answer.token_ids == generated("mistral", text, 56)
