@@ -105,6 +105,13 @@ class WorkerConfig:
         env=("DYN_HEALTH_CHECK_ENABLED",),
         group="dynamo",
     )
+    drain_grace_s: float = option(
+        "Seconds after SIGTERM in which requests are still taken from frontends that have not noticed.",
+        default=1.0,
+        minimum=0,
+        env=("DYN_GRACEFUL_SHUTDOWN_GRACE_PERIOD_SECS",),
+        group="dynamo",
+    )
     drain_timeout_s: float = option(
         "Seconds that running requests get after SIGTERM before they are handed to another worker.",
         default=30.0,

@@ -79,11 +79,15 @@ class InFlight:
             raise DrainDeadlineError
         return _END
 
+    async def empty(self) -> None:
+        """Wait until nothing is in progress."""
+        await self._idle.wait()
+
     async def drained(self, timeout_s: float) -> bool:
         """Wait until nothing is in progress; False when that took too long."""
         try:
             async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
+                await self.empty()
         except TimeoutError:
             return False
         return True

@@ -1,7 +1,7 @@
 """One worker from start to end.
 
     join Dynamo -> start the engine -> publish the stream -> register -> serve -> ready
-    SIGTERM -> not ready -> unregister -> drain -> cut what is left -> close
+    SIGTERM -> not ready -> unregister -> grace -> drain -> cut what is left -> close
 
 A second signal ends the drain at once.  Everything that runs is owned by the
 one TaskGroup in `serve`.
@@ -125,13 +125,21 @@ class Worker:
     async def _drain(self, stop: StopSignals) -> None:
         self._become(Phase.DRAINING)
         await self._registration.unregister()
-        drained = await stop.unless_stopped(
-            self._inflight.drained(self._config.drain_timeout_s), after=2
-        )
-        if not drained:
+        if not await stop.unless_stopped(self._emptied(), after=2):
             log.warning("cutting %d requests that did not end in time", len(self._inflight))
             self._inflight.cut()
             await self._inflight.drained(CUT_TIMEOUT_S)
+
+    async def _emptied(self) -> bool:
+        """Whether all requests ended, and all handoffs were fetched, in the time they have."""
+        await asyncio.sleep(self._config.drain_grace_s)
+        try:
+            async with asyncio.timeout(self._config.drain_timeout_s):
+                await self._inflight.empty()
+                await self._engine.drain()
+        except TimeoutError:
+            return False
+        return True
 
     async def _pulse(self) -> None:
         while self._engine.is_healthy():
