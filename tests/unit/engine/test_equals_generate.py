@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from engine_calls import Answer, ask, ask_all, config, make_engine, request, started
 from shepherd_worker.engine.protocol import EngineStats
+from shepherd_worker.request import Sampling
 from tiny_models import SLIDING_WINDOW, Kind, tiny_model
 
 KINDS: list[Kind] = ["llama", "qwen2", "qwen3", "mistral"]
@@ -156,3 +157,39 @@ async def test_an_answer_beyond_the_sliding_window_and_up_to_the_context() -> No
         answer = await ask(engine, request(text, None))
 
     assert answer.token_ids == generated("mistral", text, 56)
+
+
+async def test_logprobs_are_those_of_the_model_s_logits(kind: Kind) -> None:
+    (text,) = prompts(11, 30)
+    engine = make_engine("torch", config(kind, max_num_tokens=8))
+    async with started(engine):
+        answer = await ask(engine, request(text, 6, logprobs=3))
+    with torch.inference_mode():
+        tokens = torch.tensor([[*text, *answer.token_ids]])
+        logits = reference(kind)(tokens).logits[0, len(text) - 1 : -1]
+    best = logits.log_softmax(-1).topk(3)
+
+    assert [entry.token_id for entry in answer.logprobs] == answer.token_ids
+    for row, entry in enumerate(answer.logprobs):
+        assert entry.logprob == pytest.approx(best.values[row, 0].item(), abs=1e-4)
+        assert [token for token, _ in entry.top] == best.indices[row].tolist()
+        assert [value for _, value in entry.top] == pytest.approx(
+            best.values[row].tolist(), abs=1e-4
+        )
+
+
+async def test_a_seeded_answer_is_the_same_alone_in_a_crowd_and_after_preemption() -> None:
+    texts = prompts(12, 20, 21, 22, 19, 23)
+    calls = [
+        request(text, LENGTH, sampling=Sampling(seed=i, temperature=1.5, top_p=0.9))
+        for i, text in enumerate(texts)
+    ]
+    roomy = make_engine("torch", config("llama"))
+    async with started(roomy):
+        alone = [await ask(roomy, call) for call in calls]
+    small = make_engine("torch", config("llama", num_kv_blocks=20, max_num_tokens=64))
+    async with started(small):
+        crowded = await ask_all(small, calls)
+
+        assert small.stats().preemptions_total > 0
+    assert [a.token_ids for a in crowded] == [a.token_ids for a in alone]

@@ -45,7 +45,7 @@ class StopStrings:
             return None
         text = self._tail + piece
         hits = [(at, stop) for stop in self._stops if (at := self._find(text, stop)) >= 0]
-        self._tail = text[len(text) - self._tail_chars :] if self._tail_chars else ""
+        self._tail = text[-self._tail_chars :] if self._tail_chars else ""
         return min(hits)[1] if hits else None
 
     def _find(self, text: str, stop: str) -> int:
