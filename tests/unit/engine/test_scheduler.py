@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from array import array
 from random import Random
 
 import pytest
@@ -14,6 +15,7 @@ from shepherd_events.events import CacheContext
 from shepherd_worker.engine.embedded.block_pool import BlockPool, PoolCounts
 from shepherd_worker.engine.embedded.scheduler import Scheduler, StepPlan
 from shepherd_worker.engine.embedded.sequence import ImportedBlocks, Sequence
+from shepherd_worker.engine.protocol import SequenceFinished
 from shepherd_worker.errors import OverloadedError
 from shepherd_worker.request import FinishReason
 
@@ -154,6 +156,54 @@ def test_one_more_than_may_wait_is_refused() -> None:
         made.add(sequence([1]))
 
 
+def test_a_cancelled_sequence_ends_wherever_it_is() -> None:
+    made, pool = scheduler(batch=1)
+    running, waiting = sequence([1, 2, 3]), sequence([4, 5, 6])
+    made.add(running)
+    made.add(waiting)
+    execute(made, made.schedule())
+    made.finish(waiting, FinishReason.CANCELLED)
+    made.finish(running, FinishReason.CANCELLED)
+    *_, first, second = pool.drain_events()
+
+    assert isinstance(first, SequenceFinished)
+    assert (first.num_full_blocks, first.tail_token_ids) == (0, array("I", [4, 5, 6]))
+    assert isinstance(second, SequenceFinished)
+    assert (second.num_full_blocks, second.tail_token_ids) == (1, array("I", [3, 9]))
+    assert pool.counts() == PoolCounts(empty=15, free=1, referenced=0)
+    assert shape(made.schedule()) == []
+
+
+def test_a_newcomer_is_not_let_in_at_the_cost_of_the_running_ones_next_block() -> None:
+    made, _ = scheduler(4)
+    running, newcomer = sequence([1, 1, 1], 2), sequence([2, 2, 2])
+    made.add(running)
+    execute(made, made.schedule())
+    made.add(newcomer)
+
+    assert shape(made.schedule()) == [(running, 1)]
+
+
+def test_an_oldest_sequence_keeps_its_blocks_and_the_preempted_one_goes_first_again() -> None:
+    made, _ = scheduler(5, batch=2)
+    old, young, late = sequence([1, 1, 1], 6), sequence([2, 2, 2], 4), sequence([3])
+    for new in (old, young, late):
+        made.add(new)
+    order = []
+    while made.running or made.waiting:
+        before = {*made.running, *made.waiting}
+        execute(made, made.schedule())
+        order += [one for one in (old, young, late) if one in before and one.finish_reason]
+
+    assert made.num_preempted_total == 1
+    assert order == [old, young, late]
+
+
+def seen(user: Sequence, position: int) -> list[int]:
+    """The tokens that the KV at a position was computed from."""
+    return user.token_ids[: position + 1].tolist()
+
+
 class SchedulerMachine(RuleBasedStateMachine):
     """Requests over few tokens come, run, are cancelled and leased, in a pool too small for all."""
 
@@ -166,6 +216,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         )
         self.replica = CacheReplica(ROOT, self.SIZE)
         self.alive: list[Sequence] = []
+        self.memory: dict[tuple[int, int], list[int]] = {}
+        """What a device would hold at (block, offset): a token's KV stands for all up to it."""
 
     @rule(
         prompt=st.lists(st.integers(0, 1), min_size=1, max_size=9),
@@ -193,9 +245,20 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert len(self.scheduler.running) <= self.BATCH
         assert all(s in planned or s in self.scheduler.waiting for s in decoding)
         for work in plan.work:
-            covered = len(work.sequence.block_ids) * self.SIZE
-            assert covered >= work.sequence.num_computed + work.num_tokens
+            start = work.sequence.num_computed
+            assert len(work.sequence.block_ids) * self.SIZE >= start + work.num_tokens
+            for position in range(start, start + work.num_tokens):
+                self.memory[self.place(work.sequence, position)] = seen(work.sequence, position)
         execute(self.scheduler, plan, token)
+
+    def place(self, user: Sequence, position: int) -> tuple[int, int]:
+        return user.block_ids[position // self.SIZE], position % self.SIZE
+
+    @invariant()
+    def a_block_table_leads_to_the_sequence_s_own_tokens(self) -> None:
+        for user in self.scheduler.running:
+            for position in range(user.num_computed):
+                assert self.memory[self.place(user, position)] == seen(user, position)
 
     @precondition(lambda self: self.alive)
     @rule(data=st.data())
