@@ -52,7 +52,7 @@ async def start(stack: Stack, model: Path, *, num_kv_blocks: int) -> Running:
         *("--num-kv-blocks", str(num_kv_blocks), "--max-seq-len", str(num_kv_blocks * 16 - 16)),
     )
     async with asyncio.TaskGroup() as tasks:
-        frontend = tasks.create_task(stack.frontend())
+        frontend = tasks.create_task(stack.frontend("--migration-limit", "3"))
         memory = tasks.create_task(stack.memory())
         prefill = tasks.create_task(stack.worker("prefill", *common, "--role", "prefill"))
         decode = tasks.create_task(stack.worker("decode", *common, "--role", "decode"))

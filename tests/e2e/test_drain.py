@@ -49,9 +49,11 @@ async def test_streams_that_run_at_sigterm_all_finish_and_the_worker_ends_with_z
 async def test_a_worker_that_leaves_under_load_fails_no_request(
     stack: Stack, model_dir: Path
 ) -> None:
+    """Dynamo's frontend retries what was under way to the worker only with a migration limit."""
     args = ("--model", str(model_dir), "--served-model-name", "pair", "--engine", "fake")
+    retrying = ("--migration-limit", "3")
     async with asyncio.TaskGroup() as tasks:
-        frontend = tasks.create_task(stack.frontend(router_mode="round-robin"))
+        frontend = tasks.create_task(stack.frontend(*retrying, router_mode="round-robin"))
         leaving = tasks.create_task(stack.worker("leaving", *args))
         tasks.create_task(stack.worker("staying", *args))
     await stack.model_served(frontend.result(), "pair")
