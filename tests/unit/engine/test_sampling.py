@@ -101,7 +101,7 @@ def reached(probabilities: list[float], **settings: Any) -> list[float]:
     ],
 )
 def test_tokens_come_as_often_as_their_filtered_probability_says(
-    filters: dict[str, float], shares: list[float]
+    filters: dict[str, Any], shares: list[float]
 ) -> None:
     assert reached(QUARTERS, **filters) == pytest.approx(shares, abs=1.5 / 1024)
 
@@ -124,7 +124,7 @@ def test_the_extremes_of_chance_stay_among_what_is_possible(u: float) -> None:
 @settings(max_examples=40, deadline=None)
 def test_a_seed_means_the_same_in_every_batch(seed: int, place: int, noise: int) -> None:
     table = torch.randn(6, 50, generator=torch.Generator().manual_seed(noise))
-    mine = {"seed": seed, "temperature": 0.8, "top_p": 0.9}
+    mine: dict[str, Any] = {"seed": seed, "temperature": 0.8, "top_p": 0.9}
     others: list[dict[str, Any]] = [
         {"temperature": 0.0},
         {"seed": 1},
@@ -187,7 +187,7 @@ def test_the_repetition_penalty_is_that_of_transformers(
     ],
 )
 def test_presence_counts_once_and_frequency_every_time_in_the_output_alone(
-    output: list[int], penalties: dict[str, float], token: int
+    output: list[int], penalties: dict[str, Any], token: int
 ) -> None:
     row = torch.tensor([0.0, 2.0, 1.0, 0.0])
     one = sequence(prompt=[1, 1, 1], output=output, temperature=0, **penalties)

@@ -22,7 +22,7 @@ from tiny_models import IM_END, tiny_model
 
 PROMPT = [5, 6, 7]
 TOKENIZER: Tokenizer = Tokenizer.from_file(str(tiny_model("qwen2") / "tokenizer.json"))
-EOS: int = TOKENIZER.token_to_id(IM_END)
+EOS: int = TOKENIZER.get_vocab()[IM_END]
 
 
 class ScriptedRunner(FakeRunner):

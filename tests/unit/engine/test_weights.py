@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ async def start_error(limits: EngineConfig) -> StartError:
     return failed.value
 
 
-async def fingerprint_of(directory: Path, **limits: str | int) -> bytes:
+async def fingerprint_of(directory: Path, **limits: Any) -> bytes:
     engine = make_engine("torch", config(model=str(directory), **limits))
     async with started(engine) as info:
         return info.model_fingerprint
