@@ -39,7 +39,11 @@ def up(build_dir: BuildDir = DEFAULT_BUILD_DIR) -> None:
     from shepherd_cli.up import run_up  # noqa: PLC0415  keeps `--help` quick
 
     console = Console(stderr=True)
-    _run(run_up(_made(build_dir), console, lambda text: console.print(text, highlight=False)))
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)  # a command must not be broken
+
+    _run(run_up(_made(build_dir), console, say))
 
 
 def _made(build_dir: Path) -> Path:

@@ -199,7 +199,8 @@ class _Show:
             ]
         ]
         for notice in notices:
-            self._console.print(Text(f"{notice['session']:>6}  {notice['text']}", style="magenta"))
+            told = Text(f"{notice['session']:>6}  {notice['text']}", style="magenta")
+            self._console.print(told, soft_wrap=True)
         return archived, notices
 
     async def _archived(self, session: str) -> list[dict[str, Any]]:
@@ -225,7 +226,8 @@ class _Show:
             said_in = f"{rank:>6}  {hit['session']}, turn {hit['ordinal']}"
             self._console.print(Text(said_in, style="dim"))
             for message in hit["messages"]:
-                self._console.print(Text(f"        {message['role']}: {message['content']}"))
+                words = Text(f"        {message['role']}: {message['content']}")
+                self._console.print(words, soft_wrap=True)
         return any(
             _words(hit, "user") == wanted and _words(hit, "assistant") == said.answer
             for hit in found["hits"]

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from shepherd_cli.tiny_corpus import QUESTIONS
+
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
 
@@ -56,6 +58,7 @@ def test_the_demo_sees_the_whole_path_and_leaves_no_process_behind(build_dir: Pa
     assert children_of(build_dir / "demo") == []
 
 
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 def test_up_says_where_it_is_and_a_signal_ends_all_of_it(build_dir: Path) -> None:
     up = shepherd("up", "--build-dir", str(build_dir))
     assert up.stdout is not None
@@ -65,7 +68,9 @@ def test_up_says_where_it_is_and_a_signal_ends_all_of_it(build_dir: Path) -> Non
         assert up.poll() is None, "".join(lines)
 
     assert any(line.startswith("OpenAI API   http://127.0.0.1:") for line in lines)
-    assert any("curl -s http://127.0.0.1:" in line for line in lines)
+    _, _, command = "".join(lines).partition("Try:\n")
+    answer = json.loads(subprocess.check_output(["bash", "-c", command], timeout=60))
+    assert answer["choices"][0]["message"]["content"] == dict(QUESTIONS)["Why is the sky blue?"]
     assert len(children_of(build_dir / "up")) >= 4
 
     up.send_signal(signal.SIGINT)
