@@ -91,18 +91,15 @@ class ObservedRequest:
         self._last: float | None = None
         self.complete = False
 
-    def result(self) -> None:
-        """A chunk is about to be sent."""
+    def chunk(self, *, last: bool) -> None:
+        """A chunk is about to be sent; the request is complete with its last."""
+        self.complete = last
         now = time.monotonic()
         if self._last is None:
             self._metrics.first_token.observe(now - self.started)
         else:
             self._metrics.next_token.observe(now - self._last)
         self._last = now
-
-    def ended(self) -> None:
-        """The iterator ended by itself or because the client left."""
-        self.complete = self._last is not None
 
 
 class EngineCollector(Collector):

@@ -73,12 +73,12 @@ class Worker:
         self._engine = engine
         self._info = info
         self._registration = registration
+        self._assets = _tokenizer_assets(config.tokenizer or info.model_directory)
         self._stream = WorkerStream.open(config, info, registration.instance_id)
         self._health = Health(config.role, config.model_name, info, registration.instance_id)
         self._inflight = InFlight()
         self._registry = CollectorRegistry()
         self._registry.register(EngineCollector(engine.stats, self._stream.counters))
-        self._assets = _tokenizer_assets(config.tokenizer or info.model_directory)
         self._handler = create_handler(
             config.role,
             Intake(

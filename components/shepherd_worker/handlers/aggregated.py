@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
-from shepherd_worker.handlers.intake import Intake
+from shepherd_worker.handlers.intake import Admitted, Intake
 from shepherd_worker.inflight import CallContext
 from shepherd_worker.wire import render_chunk
 
@@ -16,11 +17,13 @@ class AggregatedHandler:
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
 
-    async def generate(
+    def generate(
         self, request: dict[str, Any], context: CallContext
     ) -> AsyncIterator[dict[str, Any]]:
         """See `Handler.generate`."""
-        admitted = await self._intake.admit(request, context)
-        chunks = self._intake.engine.generate(admitted.call)
-        async for chunk in self._intake.see_through(chunks, context):
-            yield render_chunk(chunk)
+        return self._intake.serve(request, context, self._answer)
+
+    async def _answer(self, admitted: Admitted) -> AsyncGenerator[dict[str, Any], None]:
+        async with aclosing(self._intake.engine.generate(admitted.call)) as chunks:
+            async for chunk in chunks:
+                yield render_chunk(chunk)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from shepherd_worker.engine.protocol import Handoff
 from shepherd_worker.errors import InvalidRequestError
-from shepherd_worker.handlers.intake import Intake
+from shepherd_worker.handlers.intake import Admitted, Intake
 from shepherd_worker.inflight import CallContext
 from shepherd_worker.request import TokenChunk
 from shepherd_worker.wire import WirePrefillResult, WireRequest, parse_handoff, render_chunk
@@ -23,14 +24,17 @@ class DecodeHandler:
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
 
-    async def generate(
+    def generate(
         self, request: dict[str, Any], context: CallContext
     ) -> AsyncIterator[dict[str, Any]]:
         """See `Handler.generate`."""
-        admitted = await self._intake.admit(request, context)
-        chunks = self._intake.engine.generate(admitted.call, _handoff(admitted.wire))
-        async for chunk in self._intake.see_through(chunks, context):
-            yield render_chunk(_with_prefill_cached(chunk, admitted.wire))
+        return self._intake.serve(request, context, self._answer)
+
+    async def _answer(self, admitted: Admitted) -> AsyncGenerator[dict[str, Any], None]:
+        generated = self._intake.engine.generate(admitted.call, _handoff(admitted.wire))
+        async with aclosing(generated) as chunks:
+            async for chunk in chunks:
+                yield render_chunk(_with_prefill_cached(chunk, admitted.wire))
 
 
 def _handoff(wire: WireRequest) -> Handoff | None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from shepherd_worker.attribution import Attributor
 from shepherd_worker.engine.protocol import Engine
@@ -19,8 +20,6 @@ from shepherd_worker.wire import (
     to_generate_request,
 )
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
@@ -32,6 +31,10 @@ class Admitted:
     """Dynamo's own health probe: must leave no trace behind."""
 
 
+Answer = Callable[[Admitted], AsyncGenerator[dict[str, Any], None]]
+"""What a role does with an admitted request: chunk dictionaries, the last with `finish_reason`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Intake:
     """The engine, and everything that stands between it and Dynamo's dictionaries."""
@@ -41,12 +44,31 @@ class Intake:
     inflight: InFlight
     metrics: RequestMetrics
 
-    async def admit(self, request: dict[str, Any], context: CallContext) -> Admitted:
-        """Read a request dictionary and find out whose it is.
+    async def serve(
+        self, request: dict[str, Any], context: CallContext, answer: Answer
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Pass on what `answer` makes of a request, and count how that went.
 
         Raises:
             InvalidRequestError: the dictionary is not a request.
+            WorkerError: whatever `answer` raises, and `DrainDeadlineError`.
         """
+        chunks = self._answer(request, context, answer)
+        with self.metrics.request() as observed:
+            async for chunk in self.inflight.until_stopped(chunks, context):
+                observed.chunk(last="finish_reason" in chunk)
+                yield chunk
+
+    async def _answer(
+        self, request: dict[str, Any], context: CallContext, answer: Answer
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        admitted = await self._admit(request, context)
+        async with aclosing(answer(admitted)) as chunks:
+            async for chunk in chunks:
+                yield chunk
+
+    async def _admit(self, request: dict[str, Any], context: CallContext) -> Admitted:
+        """Read a request dictionary and find out whose it is."""
         wire = parse_request(request)
         call = to_generate_request(wire, context.id())
         canary = is_canary(request)
@@ -54,13 +76,3 @@ class Intake:
             origin = await self.attributor.attribute(wire, call.token_ids, context.id())
             call = dataclasses.replace(call, origin=origin)
         return Admitted(wire, call, canary)
-
-    async def see_through(
-        self, results: AsyncGenerator[T], context: CallContext
-    ) -> AsyncIterator[T]:
-        """Pass results on until they end, counting how the request went."""
-        with self.metrics.request() as observed:
-            async for result in self.inflight.until_stopped(results, context):
-                observed.result()
-                yield result
-            observed.ended()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
-from shepherd_worker.handlers.intake import Intake
+from shepherd_worker.handlers.intake import Admitted, Intake
 from shepherd_worker.inflight import CallContext
-from shepherd_worker.request import GenerateRequest
+from shepherd_worker.request import FinishReason
 from shepherd_worker.wire import render_chunk, render_handoff
 
 
@@ -17,22 +18,21 @@ class PrefillHandler:
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
 
-    async def generate(
+    def generate(
         self, request: dict[str, Any], context: CallContext
     ) -> AsyncIterator[dict[str, Any]]:
         """See `Handler.generate`; yields one chunk."""
-        admitted = await self._intake.admit(request, context)
-        answer = self._canary if admitted.canary else self._prefill
-        async for chunk in self._intake.see_through(answer(admitted.call), context):
-            yield chunk
+        return self._intake.serve(request, context, self._answer)
 
-    async def _prefill(self, call: GenerateRequest) -> AsyncGenerator[dict[str, Any]]:
-        result = await self._intake.engine.prefill(call)
+    async def _answer(self, admitted: Admitted) -> AsyncGenerator[dict[str, Any], None]:
+        if admitted.canary:  # a lease that nobody will ever fetch would outlive the probe
+            async with aclosing(self._intake.engine.generate(admitted.call)) as chunks:
+                async for chunk in chunks:
+                    yield render_chunk(chunk)
+            return
+        result = await self._intake.engine.prefill(admitted.call)
         yield {
+            "finish_reason": FinishReason.LENGTH.value,
             **render_chunk(result.chunk),
             "disaggregated_params": render_handoff(result.handoff),
         }
-
-    async def _canary(self, call: GenerateRequest) -> AsyncGenerator[dict[str, Any]]:
-        async for chunk in self._intake.engine.generate(call):
-            yield render_chunk(chunk)

@@ -26,12 +26,13 @@ PROMPT = list(range(1, 50))
 class Context:
     def __init__(self, request_id: str = "id") -> None:
         self._id = request_id
+        self.left = asyncio.Event()
 
     def id(self) -> str:
         return self._id
 
     async def async_killed_or_stopped(self) -> bool:
-        await asyncio.Event().wait()
+        await self.left.wait()
         return True
 
 
@@ -146,8 +147,27 @@ async def test_bad_input_is_rejected_counted_and_leaves_no_sequence() -> None:
             await chunks(handler, request(stop_conditions={"max_tokens": 0}))
 
         assert engine.stats().num_running == 0
+        with pytest.raises(InvalidRequestError, match="n=2"):
+            await chunks(handler, request(sampling_options={"n": 2}))
+
         rejected = {"outcome": "rejected"}
-        assert registry.get_sample_value("shepherd_worker_requests_total", rejected) == 1
+        assert registry.get_sample_value("shepherd_worker_requests_total", rejected) == 2
+
+
+async def test_a_client_that_leaves_in_the_middle_is_counted_as_cancelled() -> None:
+    context = Context()
+    async with worker(Role.AGGREGATED) as (handler, engine, registry):
+        answer = handler.generate(request(stop_conditions={"max_tokens": 900}), context)
+        first = await anext(aiter(answer))
+        context.left.set()
+        rest = [chunk async for chunk in answer]
+
+        assert "finish_reason" not in first
+        assert all("finish_reason" not in chunk for chunk in rest)
+        cancelled = {"outcome": "cancelled"}
+        assert registry.get_sample_value("shepherd_worker_requests_total", cancelled) == 1
+        await engine.drain()
+        assert engine.stats().blocks_referenced == 0
 
 
 async def test_the_origin_names_tenant_session_and_turn() -> None:
