@@ -9,6 +9,7 @@ import torch
 import transformers
 
 from shepherd_worker.engine.embedded.kv_cache import PagedKvCache
+from shepherd_worker.engine.embedded.layout import lay_out
 from shepherd_worker.engine.embedded.memory import choose_num_blocks
 from shepherd_worker.engine.embedded.model import CausalModel, choose_device, load_model
 from shepherd_worker.engine.embedded.packing import pack
@@ -63,14 +64,16 @@ class TorchRunner:
         """See `Runner.forward`."""
         if plan.new_block_ids:
             self._cache.clear(torch.tensor(plan.new_block_ids, device=self._cache.device))
-        packed = pack(plan.work, self._cache)
+        segments = lay_out(plan.work)
+        packed = pack(segments, self._cache)
         logits = self._model.logits(
             packed.token_ids, packed.positions, packed.logit_rows, packed.attention
         )
         results: list[Sample | SamplingError | None] = [None] * len(plan.work)
-        if packed.sampling:
-            samples = sample(logits, [plan.work[i].sequence for i in packed.sampling])
-            for i, result in zip(packed.sampling, samples, strict=True):
+        sampled = [i for i, segment in enumerate(segments) if segment.num_logits]
+        if sampled:
+            samples = sample(logits, [plan.work[i].sequence for i in sampled])
+            for i, result in zip(sampled, samples, strict=True):
                 results[i] = result
         return results
 
