@@ -41,10 +41,10 @@ proto: $(READY) ## regenerate code from proto/ and JSON Schemas from the datacla
 	    proto/shepherd_events/v1/*.proto
 	$(BIN)/python -m shepherd_worker.schemas
 
-bench: $(READY) ## run benchmarks/NAME.py: make bench NAME=...
-	@test -f benchmarks/$(NAME).py || { \
-	    echo "NAME='$(NAME)': expected one of: $$(ls benchmarks 2>/dev/null | sed -n 's/\.py$$//p' | xargs)"; exit 2; }
-	$(BIN)/python benchmarks/$(NAME).py
+bench: $(READY) ## run benchmarks: make bench NAME=engine
+	@grep -qs '__main__' benchmarks/$(NAME).py || { \
+	    echo "NAME='$(NAME)': expected one of:" $$(grep -l __main__ benchmarks/*.py | xargs -n1 basename -s .py); exit 2; }
+	$(BIN)/python -m benchmarks.$(NAME)
 
 clean:          ## remove what make made
 	rm -rf .venv build
