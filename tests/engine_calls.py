@@ -89,6 +89,7 @@ class SteppedRunner:
         self._permits = threading.Semaphore(0)
         self.read_blocks = runner.read_blocks
         self.write_blocks = runner.write_blocks
+        self.image_processor = runner.image_processor
 
     def load(self) -> RunnerInfo:
         return self._runner.load()

@@ -18,6 +18,8 @@ from shepherd_events.events import (
     Frame,
     Goodbye,
     Heartbeat,
+    MediaKey,
+    MediaSpan,
     Notice,
     StreamId,
     StreamInfo,
@@ -41,6 +43,9 @@ origins = st.none() | attributions | st.just(Attribution("r1", "s1", "t1", 1))
 hash_columns = st.lists(HASH, max_size=5).map(lambda values: array("Q", values))
 parents = st.none() | HASH
 groups = st.just(0) | U32
+media_spans = st.builds(
+    MediaSpan, digest=st.binary(max_size=4), offset=U32, length=U32, modality=TEXT
+)
 
 
 @st.composite
@@ -48,6 +53,9 @@ def stored_runs(draw: st.DrawFn) -> BlocksStored:
     hashes = draw(hash_columns)
     num_tokens = len(hashes) * draw(st.integers(0, 4))
     tokens = draw(st.lists(U32, min_size=num_tokens, max_size=num_tokens))
+    places = (
+        sorted(draw(st.lists(st.sampled_from(range(len(hashes))), max_size=3))) if hashes else []
+    )
     return BlocksStored(
         block_hashes=hashes,
         parent_hash=draw(parents),
@@ -57,6 +65,7 @@ def stored_runs(draw: st.DrawFn) -> BlocksStored:
         context=draw(contexts),
         origin=draw(origins),
         group=draw(groups),
+        media=tuple(MediaKey(place, draw(media_spans)) for place in places),
     )
 
 

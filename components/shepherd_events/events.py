@@ -75,6 +75,28 @@ class Attribution:
 
 
 @dataclass(frozen=True, slots=True)
+class MediaSpan:
+    """Consecutive tokens of a sequence that stand for one image, not for text."""
+
+    digest: bytes
+    """Content address of what the tokens stand for."""
+    offset: int
+    """The first of them, from the sequence's start."""
+    length: int
+    """Tokens, at least 1."""
+    modality: str = "image"
+
+
+@dataclass(frozen=True, slots=True)
+class MediaKey:
+    """Media that entered the hash of one block; a block may have several."""
+
+    block_index: int
+    """The block, from the start of its run."""
+    span: MediaSpan
+
+
+@dataclass(frozen=True, slots=True)
 class BlocksStored:
     """A run of one chain became matchable on `tier`, each block the parent of the next."""
 
@@ -89,6 +111,8 @@ class BlocksStored:
     context: CacheContext = field(default_factory=CacheContext)
     origin: Attribution | None = None
     group: int = 0
+    media: tuple[MediaKey, ...] = ()
+    """In the order of the blocks; empty for text."""
 
 
 @dataclass(frozen=True, slots=True)

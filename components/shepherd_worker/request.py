@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from shepherd_events.events import Attribution
+from shepherd_worker.image import ImageInput
 
 
 class FinishReason(StrEnum):
@@ -74,6 +75,8 @@ class GenerateRequest:
     stops: StopConditions = field(default_factory=StopConditions)
     logprobs: int | None = None
     """Alternatives reported beside each chosen token; 0 reports the chosen one only, None nothing."""
+    images: tuple[ImageInput, ...] = ()
+    """Images at their places in `token_ids`, in order; none for text."""
     cache_salt: str = ""
     """Enters the root of the block hash: requests with different salts share no block."""
     lora_name: str = ""

@@ -12,6 +12,8 @@ from shepherd_events.codec.shared_messages import (
     attribution_of,
     context_message,
     context_of,
+    media_key_message,
+    media_key_of,
 )
 from shepherd_events.errors import CodecError
 from shepherd_events.events import BlockEvent
@@ -34,6 +36,7 @@ def encode_batch(events: Iterable[BlockEvent]) -> bytes:
         group=columns.group,
         contexts=[context_message(context) for context in columns.contexts],
         attributions=[attribution_message(origin) for origin in columns.attributions],
+        mm_keys=[media_key_message(key) for key in columns.media],
     )
     return b"".join(
         (
@@ -91,5 +94,6 @@ def _columns(batch: Any) -> BlockColumns | None:
         group=list(batch.group),
         contexts=[context_of(context) for context in batch.contexts],
         attributions=[attribution_of(origin) for origin in batch.attributions],
+        media=[media_key_of(key) for key in batch.mm_keys],
         **fixed,
     )

@@ -10,8 +10,9 @@ after `events` has checked that their lengths agree.
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import TypeVar
 
@@ -25,6 +26,7 @@ from shepherd_events.events import (
     BlocksReused,
     BlocksStored,
     CacheContext,
+    MediaKey,
     Tier,
 )
 
@@ -70,6 +72,8 @@ class BlockColumns:
     """Per run; empty: group 0."""
     contexts: list[CacheContext] = field(default_factory=list)
     attributions: list[Attribution] = field(default_factory=list)
+    media: list[MediaKey] = field(default_factory=list)
+    """Of STORED runs; their blocks are counted through the whole batch."""
 
     def num_chain_runs(self) -> int:
         """Runs that have a parent, a start and a context."""
@@ -106,6 +110,7 @@ def columns_of(events: Iterable[BlockEvent]) -> BlockColumns:
             case BlocksStored():
                 op = Op.STORED
                 _append_tokens(columns, event)
+                _append_media(columns, event)
         _append_hashes(columns, event.block_hashes)
         _append_run(columns, op, len(event.block_hashes), event.tier, event.group)
         origin = event.origin
@@ -138,6 +143,14 @@ def _append_tokens(columns: BlockColumns, event: BlocksStored) -> None:
     _check_tokens(len(event.token_ids), len(event.block_hashes))
     columns.run_tokens.append(len(event.token_ids))
     columns.token_id.extend(event.token_ids)
+
+
+def _append_media(columns: BlockColumns, event: BlocksStored) -> None:
+    first = len(columns.block_hash)
+    for key in event.media:
+        if not 0 <= key.block_index < len(event.block_hashes):
+            raise CodecError("blocks.mm_keys", f"block {key.block_index} is not in its run")
+        columns.media.append(replace(key, block_index=first + key.block_index))
 
 
 def _parent_column(parent_hash: BlockHash | None) -> int:
@@ -190,6 +203,7 @@ class _Reader:
         self._contexts = iter(columns.context or [0] * num_chains)
         self._context_table = (CacheContext(), *columns.contexts)
         self._attribution_table = (None, *columns.attributions)
+        self._media = deque(columns.media)
 
     def events(self) -> Iterator[BlockEvent]:
         columns = self._columns
@@ -203,6 +217,7 @@ class _Reader:
             origin = _entry("attribution", self._attribution_table, attribution)
             yield self._event(op, run_len, tier, group, origin)
         _expect("token_id", len(columns.token_id), self._tokens_read)
+        _expect("mm_keys", len(columns.media), len(columns.media) - len(self._media))
 
     def _event(
         self, op: int, run_len: int, tier: int, group: int, origin: Attribution | None
@@ -215,10 +230,11 @@ class _Reader:
             case Op.REMOVED:
                 return BlocksRemoved(block_hashes, _tier(tier), origin, group)
             case Op.STORED:
-                token_ids = self._take_tokens(run_len)
+                token_ids, media = self._take_tokens(run_len), self._take_media(run_len)
                 parent, start, context = self._link()
+                tier = _tier(tier)
                 return BlocksStored(
-                    block_hashes, parent, token_ids, start, _tier(tier), context, origin, group
+                    block_hashes, parent, token_ids, start, tier, context, origin, group, media
                 )
             case Op.REUSED:
                 parent, start, context = self._link()
@@ -244,6 +260,14 @@ class _Reader:
         start = self._tokens_read
         self._tokens_read += count
         return self._columns.token_id[start : self._tokens_read]
+
+    def _take_media(self, num_blocks: int) -> tuple[MediaKey, ...]:
+        """The keys of the run whose hashes were taken last; the column is in their order."""
+        first, taken = self._hashes_read - num_blocks, list[MediaKey]()
+        while self._media and first <= self._media[0].block_index < self._hashes_read:
+            key = self._media.popleft()
+            taken.append(replace(key, block_index=key.block_index - first))
+        return tuple(taken)
 
     def _equal_run_tokens(self) -> list[int]:
         """Tokens per STORED run of a batch that leaves the column out."""

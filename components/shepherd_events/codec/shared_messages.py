@@ -1,4 +1,4 @@
-"""Messages that occur inside others: contexts, attributions, digests."""
+"""Messages that occur inside others: contexts, attributions, media, digests."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from shepherd_events.codec.wire import enum_of
-from shepherd_events.events import Attribution, CacheContext, Tier, TierState
+from shepherd_events.events import (
+    Attribution,
+    CacheContext,
+    MediaKey,
+    MediaSpan,
+    Tier,
+    TierState,
+)
 from shepherd_events.v1 import kv_events_pb2 as pb
 from shepherd_events.v1 import turns_pb2
 
@@ -36,6 +43,24 @@ def attribution_message(origin: Attribution) -> turns_pb2.Attribution:
 def attribution_of(message: Any) -> Attribution:
     """From its message."""
     return Attribution(message.request_id, message.session_id, message.tenant, message.turn)
+
+
+def media_key_message(key: MediaKey) -> pb.MmKey:
+    """As a message."""
+    span = key.span
+    return pb.MmKey(
+        block_index=key.block_index,
+        mm_hash=span.digest,
+        offset=span.offset,
+        length=span.length,
+        modality=span.modality,
+    )
+
+
+def media_key_of(message: Any) -> MediaKey:
+    """From its message."""
+    span = MediaSpan(message.mm_hash, message.offset, message.length, message.modality)
+    return MediaKey(message.block_index, span)
 
 
 def tier_state_messages(states: Iterable[TierState]) -> list[pb.TierState]:

@@ -3,8 +3,9 @@
 The next token is `next_token(all tokens so far)` and nothing else, so every
 answer can be predicted.  Everything around it is the embedded engine's: real
 blocks, cache events, prefix hits, eviction, scheduling and handoffs.  A block's
-"KV" is the token ids written to it, and the next token is computed from what the
-block table finds there: a wrong block gives a wrong answer.
+"KV" is the token ids written to it, an image's embeddings in place of its
+placeholders, and the next token is computed from what the block table finds
+there: a wrong block gives a wrong answer.
 """
 
 from __future__ import annotations
@@ -21,7 +22,11 @@ from shepherd_worker.engine.embedded.engine import EmbeddedEngine
 from shepherd_worker.engine.embedded.runner import RunnerInfo, Sample, SamplingError
 from shepherd_worker.engine.embedded.scheduler import StepPlan, Work
 from shepherd_worker.engine.embedded.sequence import Sequence
+from shepherd_worker.engine.fake_vision import HIDDEN_SIZE, FakeImageProcessor, FakeVisionTower
 from shepherd_worker.engine.protocol import EngineConfig
+from shepherd_worker.engine.validation import VisionLimits
+from shepherd_worker.engine.vision import ImageProcessor
+from shepherd_worker.image import Array, PreparedImage
 from shepherd_worker.request import TokenLogprob
 
 DEFAULT_VOCAB_SIZE = 512
@@ -42,8 +47,8 @@ def next_token(token_ids: array[int], vocab_size: int, avoid: frozenset[int]) ->
 class FakeEngine(EmbeddedEngine):
     """An `Engine` whose tokens can be predicted.
 
-    Takes vocabulary, context and tokenizer from `config.model` where that is a
-    model's directory, so that a frontend can turn its tokens into text.
+    Takes vocabulary, context, image token and tokenizer from `config.model` where
+    that is a model's directory, so that a frontend can turn its tokens into text.
     """
 
     def __init__(
@@ -68,10 +73,16 @@ class FakeRunner:
         self._eos_after = eos_after
         self._blocks = [array("I", bytes(4 * self._block_size)) for _ in range(self._num_blocks)]
         self._info = self._read_directory()
+        self._tower = FakeVisionTower()
 
     def load(self) -> RunnerInfo:
         """See `Runner.load`."""
         return self._info
+
+    def image_processor(self) -> ImageProcessor | None:
+        """See `Runner.image_processor`."""
+        vision = self._info.vision
+        return None if vision is None else FakeImageProcessor(vision.image_token_id)
 
     def forward(self, plan: StepPlan) -> list[Sample | SamplingError | None]:
         """See `Runner.forward`."""
@@ -95,6 +106,7 @@ class FakeRunner:
         file = self._directory / "config.json"
         model = json.loads(file.read_text()) if file.is_file() else {}
         eos = model.get("eos_token_id", _EOS_TOKEN_ID)
+        image_token = model.get("image_token_id")
         identity = blake2b(f"{self._directory.name}/{self._block_size}".encode(), digest_size=32)
         return RunnerInfo(
             version="1",
@@ -107,14 +119,24 @@ class FakeRunner:
             block_bytes=4 * self._block_size,
             tokenizer_file=self._tokenizer if self._tokenizer.is_file() else None,
             serves_lora=True,
+            vision=None if image_token is None else VisionLimits(image_token, HIDDEN_SIZE),
         )
 
     def _write_tokens(self, work: Work) -> None:
         sequence, size = work.sequence, self._block_size
         start = sequence.num_computed
-        for position in range(start, start + work.num_tokens):
+        stop = start + work.num_tokens
+        for position in range(start, stop):
             block = self._blocks[sequence.block_ids[position // size]]
             block[position % size] = sequence.token_ids[position]
+        for placed in sequence.request.images:
+            embeddings = array("I", bytes(self._embeddings(placed.image).data))
+            for position in range(max(start, placed.offset), min(stop, placed.stop)):
+                block = self._blocks[sequence.block_ids[position // size]]
+                block[position % size] = embeddings[position - placed.offset]
+
+    def _embeddings(self, image: PreparedImage) -> Array:
+        return image.embeddings or self._tower.encode(image)
 
     def _sample(self, sequence: Sequence) -> Sample:
         token_id = self._next_token(sequence)

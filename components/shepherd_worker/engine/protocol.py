@@ -31,6 +31,7 @@ from shepherd_events.events import (
     CacheContext,
     Tier,
 )
+from shepherd_worker.engine.vision import ImageProcessor
 from shepherd_worker.request import FinishReason, GenerateRequest, TokenChunk
 
 
@@ -167,6 +168,10 @@ class Engine(Protocol):
         Raises:
             StartError: the model is missing, broken, or does not fit.
         """
+        ...
+
+    def image_processor(self) -> ImageProcessor | None:
+        """What prepares images for `GenerateRequest.images`, once started; None for a text model."""
         ...
 
     def generate(

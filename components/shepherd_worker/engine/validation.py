@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from array import array
 from dataclasses import dataclass
 
 from shepherd_worker.errors import InvalidRequestError
@@ -22,6 +23,17 @@ class RequestLimits:
     matches_stop_strings: bool
     """Whether tokens can be turned into text."""
     serves_lora: bool
+    vision: VisionLimits | None = None
+    """None: the model reads text only."""
+
+
+@dataclass(frozen=True, slots=True)
+class VisionLimits:
+    """What an image must look like to a model."""
+
+    image_token_id: int
+    hidden_size: int
+    """Width of an embedding."""
 
 
 def check_request(request: GenerateRequest, limits: RequestLimits) -> None:
@@ -31,6 +43,8 @@ def check_request(request: GenerateRequest, limits: RequestLimits) -> None:
         InvalidRequestError: names the first field that is wrong, its value and its limit.
     """
     _check_prompt(request, limits)
+    if request.images:
+        _check_images(request, limits.vision)
     _check_sampling(request.sampling)
     _check_stops(request.stops, limits)
     if request.logprobs is not None:
@@ -69,6 +83,33 @@ def _check_prompt(request: GenerateRequest, limits: RequestLimits) -> None:
         largest,
         f"token ids below {limits.vocab_size}, the size of the vocabulary",
     )
+
+
+def _check_images(request: GenerateRequest, vision: VisionLimits | None) -> None:
+    if vision is None:
+        raise InvalidRequestError(
+            "image_url", f"{len(request.images)} images", "none: this model reads text only"
+        )
+    placeholder = array("I", [vision.image_token_id])
+    stop = 0
+    for placed in request.images:
+        image = placed.image
+        _require(
+            image.num_tokens >= 1
+            and placed.offset >= stop
+            and request.token_ids[placed.offset : placed.stop] == placeholder * image.num_tokens,
+            "images",
+            placed.span,
+            f"placeholders (token {vision.image_token_id}) of its own in the prompt",
+        )
+        expected = (image.num_tokens, vision.hidden_size)
+        _require(
+            bool(image.pixels) if image.embeddings is None else image.embeddings.shape == expected,
+            "images",
+            None if image.embeddings is None else image.embeddings.shape,
+            f"pixels, or embeddings of shape {expected}",
+        )
+        stop = placed.stop
 
 
 def _check_sampling(sampling: Sampling) -> None:

@@ -9,7 +9,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from cache_replica import CacheReplica
 from shepherd_events.block_hash import block_hashes, root_hash
-from shepherd_events.events import BlockHash, BlocksRemoved, BlocksStored
+from shepherd_events.events import (
+    BlockHash,
+    BlocksRemoved,
+    BlocksStored,
+    MediaKey,
+    MediaSpan,
+)
 from shepherd_worker.engine.embedded.block_pool import BlockPool, PoolCounts
 
 ROOT = root_hash(b"model")
@@ -177,3 +183,25 @@ BlockPoolMachine.TestCase.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None
 )
 TestBlockPool = BlockPoolMachine.TestCase
+
+
+def test_a_run_that_is_stored_in_parts_keeps_each_block_s_media() -> None:
+    pool = BlockPool(8, 2)
+    known = pool.acquire((), 1)
+    assert known is not None
+    pool.store(known, BlocksStored(array("Q", [12]), None, array("I", [0, 0]), 0))
+    pool.drain_events()
+    blocks = pool.acquire((), 3)
+    assert blocks is not None
+    first, second = MediaSpan(b"cat", 1, 1), MediaSpan(b"dog", 4, 2)
+    keys = (MediaKey(0, first), MediaKey(1, first), MediaKey(2, first), MediaKey(2, second))
+
+    pool.store(
+        blocks, BlocksStored(array("Q", [11, 12, 13]), None, array("I", [0] * 6), 0, media=keys)
+    )
+
+    stored = [event for event in pool.drain_events() if isinstance(event, BlocksStored)]
+    assert [(list(event.block_hashes), event.media) for event in stored] == [
+        ([11], (MediaKey(0, first),)),
+        ([13], (MediaKey(0, first), MediaKey(0, second))),
+    ]

@@ -43,6 +43,8 @@ from shepherd_events.events import (
     Frame,
     Goodbye,
     Heartbeat,
+    MediaKey,
+    MediaSpan,
     Notice,
     StreamId,
     StreamInfo,
@@ -66,6 +68,7 @@ RUN = BlocksStored(
     0,
     origin=ORIGIN,
 )
+IMAGE = MediaSpan(bytes.fromhex("00112233445566778899aabbccddeeff"), 3, 3)
 
 
 def frame(seq: int, body: Body) -> Frame:
@@ -159,6 +162,21 @@ FRAMES = {
     ),
     "tombstone": frame(9, Tombstone(8, 9, "queue full")),
     "goodbye": frame(10, Goodbye("drained")),
+    "stored_with_an_image": frame(
+        11,
+        BlockBatch(
+            (
+                BlocksStored(array("Q", [3]), None, array("I", [1, 2]), 0),
+                BlocksStored(
+                    array("Q", [5, 6]),
+                    BlockHash(3),
+                    array("I", [7, 9, 9, 9]),
+                    1,
+                    media=(MediaKey(0, IMAGE), MediaKey(1, IMAGE)),
+                ),
+            )
+        ),
+    ),
 }
 REQUESTS: dict[str, ControlRequest] = {
     "replay_request": ReplayRequest(STREAM, EPOCH, 2, 65536),

@@ -24,7 +24,13 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from shepherd_events.events import Attribution, BlockHash, BlocksRemoved, BlocksStored
+from shepherd_events.events import (
+    Attribution,
+    BlockHash,
+    BlocksRemoved,
+    BlocksStored,
+    MediaKey,
+)
 from shepherd_worker.engine.protocol import CacheEvent
 
 
@@ -200,6 +206,7 @@ class BlockPool:
                 parent_hash=BlockHash(run.block_hashes[start - 1]) if start else run.parent_hash,
                 token_ids=run.token_ids[start * self.block_size : stop * self.block_size],
                 start_block=run.start_block + start,
+                media=_media_of(run, start, stop),
             )
         )
 
@@ -209,3 +216,12 @@ class BlockPool:
             f"<BlockPool {self.num_blocks} blocks: {counts.empty} empty, "
             f"{counts.free} free, {counts.referenced} referenced>"
         )
+
+
+def _media_of(run: BlocksStored, start: int, stop: int) -> tuple[MediaKey, ...]:
+    """The media of a run's blocks [start, stop), counted from `start`."""
+    return tuple(
+        replace(key, block_index=key.block_index - start)
+        for key in run.media
+        if start <= key.block_index < stop
+    )

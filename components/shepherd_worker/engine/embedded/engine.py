@@ -38,6 +38,7 @@ from shepherd_worker.engine.protocol import (
     PrefillResult,
 )
 from shepherd_worker.engine.validation import check_request, clip_max_tokens
+from shepherd_worker.engine.vision import ImageProcessor
 from shepherd_worker.errors import (
     EngineDeadError,
     EngineFailedError,
@@ -103,6 +104,10 @@ class EmbeddedEngine:
             await self._open_transfer(loaded)
             self._loaded = loaded
         return loaded.info
+
+    def image_processor(self) -> ImageProcessor | None:
+        """See `Engine.image_processor`."""
+        return self._runner.image_processor()
 
     async def generate(
         self, request: GenerateRequest, handoff: Handoff | None = None

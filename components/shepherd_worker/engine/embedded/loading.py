@@ -76,6 +76,7 @@ def load_engine(runner: Runner, config: EngineConfig, name: str) -> Loaded:
         max_seq_len=max_seq_len,
         matches_stop_strings=tokenizer is not None,
         serves_lora=model.serves_lora,
+        vision=model.vision,
     )
     return Loaded(
         EngineCore(runner, pool, scheduler, tokenizer),

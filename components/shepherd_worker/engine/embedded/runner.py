@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Protocol
 
 from shepherd_worker.engine.embedded.scheduler import StepPlan
+from shepherd_worker.engine.validation import VisionLimits
+from shepherd_worker.engine.vision import ImageProcessor
 from shepherd_worker.request import TokenLogprob
 
 
@@ -33,6 +35,8 @@ class RunnerInfo:
     tokenizer_file: Path | None
     """A `tokenizer.json`, where there is one."""
     serves_lora: bool
+    vision: VisionLimits | None = None
+    """What images must look like; None for a model that reads text only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,10 @@ class Runner(Protocol):
         Raises:
             StartError: the model is missing, broken, or does not fit.
         """
+        ...
+
+    def image_processor(self) -> ImageProcessor | None:
+        """What prepares images for this model; None where it reads text only."""
         ...
 
     def forward(self, plan: StepPlan) -> list[Sample | SamplingError | None]:

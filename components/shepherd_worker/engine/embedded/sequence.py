@@ -15,8 +15,15 @@ from collections.abc import Sequence as ReadOnlyList
 from dataclasses import dataclass, field
 from random import Random
 
-from shepherd_events.block_hash import block_hash
-from shepherd_events.events import BlockHash, BlocksReused, BlocksStored, CacheContext
+from shepherd_events.block_hash import block_hash, media_between
+from shepherd_events.events import (
+    BlockHash,
+    BlocksReused,
+    BlocksStored,
+    CacheContext,
+    MediaKey,
+    MediaSpan,
+)
 from shepherd_worker.request import FinishReason, GenerateRequest
 
 
@@ -48,6 +55,8 @@ class Sequence:
     imported: ImportedBlocks | None = None
     token_ids: array[int] = field(init=False)
     """Prompt and output."""
+    media: tuple[MediaSpan, ...] = field(init=False)
+    """The prompt's tokens that stand for images."""
     block_ids: list[int] = field(default_factory=list)
     """The block table: where the KV of each run of `block_size` tokens lies."""
     num_computed: int = 0
@@ -61,6 +70,7 @@ class Sequence:
 
     def __post_init__(self) -> None:
         self.token_ids = array("I", self.request.token_ids)
+        self.media = tuple(image.span for image in self.request.images)
 
     @property
     def num_prompt(self) -> int:
@@ -91,8 +101,10 @@ class Sequence:
         """Hashes of the first `num_blocks` full blocks."""
         while len(self._hashes) < num_blocks:
             start = len(self._hashes) * block_size
+            stop = start + block_size
             parent = self._hashes[-1] if self._hashes else self.root
-            self._hashes.append(block_hash(parent, self.token_ids[start : start + block_size]))
+            media = media_between(self.media, start, stop)
+            self._hashes.append(block_hash(parent, self.token_ids[start:stop], media))
         return self._hashes[:num_blocks]
 
     def stored_run(self, start: int, stop: int, block_size: int) -> BlocksStored:
@@ -105,6 +117,7 @@ class Sequence:
             start_block=start,
             context=self.context,
             origin=self.request.origin,
+            media=self._media_keys(start, stop, block_size),
         )
 
     def reused_run(self, num_blocks: int, block_size: int) -> BlocksReused:
@@ -115,6 +128,16 @@ class Sequence:
             start_block=0,
             context=self.context,
             origin=self.request.origin,
+        )
+
+    def _media_keys(self, start: int, stop: int, block_size: int) -> tuple[MediaKey, ...]:
+        """The media of each of the blocks [start, stop)."""
+        if not self.media:
+            return ()
+        return tuple(
+            MediaKey(block - start, span)
+            for block in range(start, stop)
+            for span in media_between(self.media, block * block_size, (block + 1) * block_size)
         )
 
     def __repr__(self) -> str:

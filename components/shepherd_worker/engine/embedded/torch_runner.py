@@ -18,6 +18,7 @@ from shepherd_worker.engine.embedded.sampler import sample
 from shepherd_worker.engine.embedded.scheduler import StepPlan
 from shepherd_worker.engine.embedded.weights import find_model, find_weights, fingerprint
 from shepherd_worker.engine.protocol import EngineConfig
+from shepherd_worker.engine.vision import ImageProcessor
 
 
 class TorchRunner:
@@ -58,6 +59,10 @@ class TorchRunner:
             tokenizer_file=_tokenizer_file(config.tokenizer, directory),
             serves_lora=False,
         )
+
+    def image_processor(self) -> ImageProcessor | None:
+        """See `Runner.image_processor`."""
+        return None
 
     @torch.inference_mode()
     def forward(self, plan: StepPlan) -> list[Sample | SamplingError | None]:
