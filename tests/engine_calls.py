@@ -13,7 +13,7 @@ from typing import Any, Literal
 from cache_replica import CacheReplica
 from shepherd_events.events import Attribution
 from shepherd_worker.engine.embedded.engine import EmbeddedEngine
-from shepherd_worker.engine.embedded.runner import Runner, RunnerInfo, Sample, SamplingError
+from shepherd_worker.engine.embedded.runner import Runner, RunnerInfo, Samples
 from shepherd_worker.engine.embedded.scheduler import StepPlan
 from shepherd_worker.engine.fake import FakeRunner
 from shepherd_worker.engine.protocol import Engine, EngineConfig, EngineInfo, Handoff
@@ -94,7 +94,7 @@ class SteppedRunner:
     def load(self) -> RunnerInfo:
         return self._runner.load()
 
-    def forward(self, plan: StepPlan) -> list[Sample | SamplingError | None]:
+    def forward(self, plan: StepPlan) -> list[Samples]:
         self.num_begun += 1
         self._permits.acquire()
         return self._runner.forward(plan)

@@ -176,6 +176,28 @@ class WorkerConfig:
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
         "Type of weights and KV.", default="auto", group="engine"
     )
+    speculative: Literal["none", "ngram"] = option(
+        "Guess the next tokens from the text so far and verify them in one pass.",
+        default="none",
+        synonyms={"NGram": "ngram"},
+        group="engine",
+    )
+    speculative_window: int = option(
+        "Tokens of an answer's end that are looked up in the text before it, at most.",
+        default=4,
+        minimum=1,
+        maximum=64,
+        aliases=("--max-matching-ngram-size",),
+        group="engine",
+    )
+    speculative_max_draft: int = option(
+        "Tokens that are guessed at once, at most.",
+        default=8,
+        minimum=1,
+        maximum=64,
+        aliases=("--max-draft-len",),
+        group="engine",
+    )
     transfer_host: str = option(
         "Address from which decode workers fetch KV.", default="127.0.0.1", group="engine"
     )
@@ -213,6 +235,9 @@ class WorkerConfig:
             max_waiting=self.max_waiting,
             device=self.device,
             dtype=self.dtype,
+            speculative=self.speculative,
+            speculative_window=self.speculative_window,
+            speculative_max_draft=self.speculative_max_draft,
             transfer_host=self.transfer_host,
             transfer_lease_s=self.transfer_lease_s,
         )

@@ -48,6 +48,15 @@ class Sampling:
         """Whether the most likely token is always taken."""
         return self.temperature == 0.0 or self.top_k == 1
 
+    @property
+    def penalised(self) -> bool:
+        """Whether tokens that were seen count less, or more, than the others."""
+        return (
+            self.repetition_penalty != 1
+            or self.frequency_penalty != 0
+            or self.presence_penalty != 0
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopConditions:

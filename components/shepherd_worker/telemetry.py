@@ -174,6 +174,9 @@ def _engine_metrics(stats: EngineStats) -> Iterator[Metric]:
         ("kv_blocks_stored", "Blocks that became findable.", stats.blocks_stored_total),
         ("kv_blocks_evicted", "Blocks forgotten to make room.", stats.blocks_evicted_total),
         ("preemptions", "Sequences put back for want of blocks.", stats.preemptions_total),
+        ("drafts", "Passes that verified guessed tokens.", stats.drafts_total),
+        ("drafted_tokens", "Tokens guessed and verified.", stats.drafted_tokens_total),
+        ("accepted_tokens", "Guesses that became output.", stats.accepted_tokens_total),
         ("kv_transfer_bytes", "KV bytes fetched or handed out.", stats.transfer_bytes_total),
         (
             "kv_transfer_failures",

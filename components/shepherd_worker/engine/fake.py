@@ -14,12 +14,13 @@ import json
 import math
 import time
 from array import array
+from collections.abc import Iterator
 from collections.abc import Sequence as ReadOnlyList
 from hashlib import blake2b
 from pathlib import Path
 
 from shepherd_worker.engine.embedded.engine import EmbeddedEngine
-from shepherd_worker.engine.embedded.runner import RunnerInfo, Sample, SamplingError
+from shepherd_worker.engine.embedded.runner import RunnerInfo, Sample, Samples
 from shepherd_worker.engine.embedded.scheduler import StepPlan, Work
 from shepherd_worker.engine.embedded.sequence import Sequence
 from shepherd_worker.engine.fake_vision import HIDDEN_SIZE, FakeImageProcessor, FakeVisionTower
@@ -84,12 +85,12 @@ class FakeRunner:
         vision = self._info.vision
         return None if vision is None else FakeImageProcessor(vision.image_token_id)
 
-    def forward(self, plan: StepPlan) -> list[Sample | SamplingError | None]:
+    def forward(self, plan: StepPlan) -> list[Samples]:
         """See `Runner.forward`."""
         time.sleep(self._step_delay_s)
         for work in plan.work:
             self._write_tokens(work)
-        return [self._sample(work.sequence) if work.samples else None for work in plan.work]
+        return [tuple(self._samples(work)) for work in plan.work]
 
     def read_blocks(self, block_ids: ReadOnlyList[int]) -> list[bytes]:
         """See `Runner.read_blocks`."""
@@ -126,9 +127,9 @@ class FakeRunner:
         sequence, size = work.sequence, self._block_size
         start = sequence.num_computed
         stop = start + work.num_tokens
-        for position in range(start, stop):
+        for position, token_id in enumerate(work.token_ids, start):
             block = self._blocks[sequence.block_ids[position // size]]
-            block[position % size] = sequence.token_ids[position]
+            block[position % size] = token_id
         for placed in sequence.request.images:
             embeddings = array("I", bytes(self._embeddings(placed.image).data))
             for position in range(max(start, placed.offset), min(stop, placed.stop)):
@@ -138,22 +139,31 @@ class FakeRunner:
     def _embeddings(self, image: PreparedImage) -> Array:
         return image.embeddings or self._tower.encode(image)
 
-    def _sample(self, sequence: Sequence) -> Sample:
-        token_id = self._next_token(sequence)
+    def _samples(self, work: Work) -> Iterator[Sample]:
+        for num_ahead in range(work.num_samples):
+            sampled = self._sample(work.sequence, num_ahead)
+            yield sampled
+            if (sampled.token_id,) != work.draft[num_ahead : num_ahead + 1]:
+                return
+
+    def _sample(self, sequence: Sequence, num_ahead: int) -> Sample:
+        token_id = self._next_token(sequence, num_ahead)
         if sequence.request.logprobs is None:
             return Sample(token_id)
         best = [(token_id + i) % self._info.vocab_size for i in range(sequence.request.logprobs)]
         top = tuple((other, -(rank + 1) * math.log(2)) for rank, other in enumerate(best))
         return Sample(token_id, TokenLogprob(token_id, -math.log(2), top))
 
-    def _next_token(self, sequence: Sequence) -> int:
+    def _next_token(self, sequence: Sequence, num_ahead: int) -> int:
+        """The token after the sequence's own and `num_ahead` more that are in its blocks."""
         eos = sequence.eos_token_ids
         if self._eos_after is not None and eos:
             end = max(self._eos_after, sequence.request.stops.min_tokens + 1)
-            if sequence.num_output + 1 == end:
+            if sequence.num_output + num_ahead + 1 == end:
                 return min(eos)
         seen = array("I")
         for block_id in sequence.block_ids:
             seen += self._blocks[block_id]
-        avoid = eos | sequence.suppressed_token_ids
-        return next_token(seen[: len(sequence.token_ids)], self._info.vocab_size, avoid)
+        avoid = eos | sequence.suppressed_token_ids(num_ahead)
+        end = len(sequence.token_ids) + num_ahead
+        return next_token(seen[:end], self._info.vocab_size, avoid)

@@ -19,7 +19,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from shepherd_events.events import (
     Attribution,
@@ -61,6 +61,12 @@ class EngineConfig:
     dtype: str = "auto"
     transfer_host: str = "127.0.0.1"
     """Where a prefill worker's KV can be fetched from."""
+    speculative: Literal["none", "ngram"] = "none"
+    """Where guesses at the next tokens come from; they change the speed and never the answer."""
+    speculative_window: int = 4
+    """Tokens of an answer's end that are looked up in the text before it, at most."""
+    speculative_max_draft: int = 8
+    """Tokens that are guessed at once, at most."""
     transfer_lease_s: float = 60.0
     """How long the blocks of a handoff wait to be fetched."""
 
@@ -105,6 +111,11 @@ class EngineStats:
     blocks_stored_total: int = 0
     blocks_evicted_total: int = 0
     preemptions_total: int = 0
+    drafts_total: int = 0
+    """Passes in which guesses at a sequence's next tokens were verified."""
+    drafted_tokens_total: int = 0
+    accepted_tokens_total: int = 0
+    """Guesses that became part of an answer."""
     requests_failed_total: int = 0
     """Requests that ended with `FinishReason.ERROR`, without disturbing others."""
     transfer_bytes_total: int = 0

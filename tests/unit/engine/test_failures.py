@@ -10,7 +10,7 @@ import pytest
 
 from engine_calls import ask, ask_all, config, request, until
 from shepherd_worker.engine.embedded.engine import EmbeddedEngine
-from shepherd_worker.engine.embedded.runner import RunnerInfo, Sample, SamplingError
+from shepherd_worker.engine.embedded.runner import RunnerInfo, Samples, SamplingError
 from shepherd_worker.engine.embedded.scheduler import StepPlan
 from shepherd_worker.engine.fake import FakeRunner
 from shepherd_worker.errors import EngineDeadError, EngineFailedError
@@ -20,11 +20,11 @@ from shepherd_worker.request import FinishReason, Usage
 class FaultyRunner(FakeRunner):
     """Does something else instead of one of its forward passes, counted from 1."""
 
-    def __init__(self, at: int, fault: Callable[[], list[Sample | SamplingError | None]]) -> None:
+    def __init__(self, at: int, fault: Callable[[], list[Samples]]) -> None:
         super().__init__(config())
         self._steps_left, self._fault = at, fault
 
-    def forward(self, plan: StepPlan) -> list[Sample | SamplingError | None]:
+    def forward(self, plan: StepPlan) -> list[Samples]:
         self._steps_left -= 1
         results = super().forward(plan)
         return [*self._fault(), *results[1:]] if self._steps_left == 0 else results
@@ -37,14 +37,14 @@ class UnloadableRunner(FakeRunner):
         raise RuntimeError("no such kernel")
 
 
-def out_of_memory() -> list[Sample | SamplingError | None]:
+def out_of_memory() -> list[Samples]:
     raise MemoryError("device")
 
 
 async def test_a_request_that_cannot_be_sampled_fails_alone(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    runner = FaultyRunner(3, lambda: [SamplingError("not finite")])
+    runner = FaultyRunner(3, lambda: [(SamplingError("not finite"),)])
     engine = EmbeddedEngine(config(), runner, name="fake")
     await engine.start()
     with caplog.at_level(logging.ERROR):

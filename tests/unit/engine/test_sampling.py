@@ -19,7 +19,8 @@ from engine_calls import request
 from shepherd_events.block_hash import root_hash
 from shepherd_events.events import CacheContext
 from shepherd_worker.engine.embedded.runner import Sample, SamplingError
-from shepherd_worker.engine.embedded.sampler import sample
+from shepherd_worker.engine.embedded.sampler import sample as sample_works
+from shepherd_worker.engine.embedded.scheduler import Work
 from shepherd_worker.engine.embedded.sequence import Sequence
 from shepherd_worker.request import Sampling, TokenLogprob
 
@@ -61,6 +62,12 @@ def sequence(
     )
     made.token_ids += array("I", output or [])
     return made
+
+
+def sample(rows: Tensor, sequences: list[Sequence]) -> list[Sample | SamplingError]:
+    """One token after each sequence, from its row."""
+    works = [Work(one, one.num_uncomputed) for one in sequences]
+    return [result for (result,) in sample_works(rows, works)]
 
 
 def logits(*probabilities: float) -> Tensor:

@@ -48,7 +48,7 @@ def execute(made: Scheduler, plan: StepPlan, next_token: int = 9) -> None:
     for planned in plan.imports:
         made.mark_computed(planned.sequence, 2 * len(planned.payloads))
     for work in plan.work:
-        ends = work.samples
+        ends = work.num_samples
         made.mark_computed(work.sequence, work.num_tokens)
         if not ends:
             continue

@@ -32,8 +32,8 @@ class ScriptedRunner(FakeRunner):
         super().__init__(limits)
         self._script = script
 
-    def _next_token(self, sequence: Sequence) -> int:
-        return self._script[sequence.num_output]
+    def _next_token(self, sequence: Sequence, num_ahead: int) -> int:
+        return self._script[sequence.num_output + num_ahead]
 
 
 @asynccontextmanager

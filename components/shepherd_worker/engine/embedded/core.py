@@ -15,8 +15,8 @@ from tokenizers import Tokenizer
 
 from shepherd_events.events import BlockHash
 from shepherd_worker.engine.embedded.block_pool import BlockPool
-from shepherd_worker.engine.embedded.runner import Runner, Sample, SamplingError
-from shepherd_worker.engine.embedded.scheduler import Scheduler, StepPlan
+from shepherd_worker.engine.embedded.runner import Runner, Sample, Samples
+from shepherd_worker.engine.embedded.scheduler import Scheduler, StepPlan, Work
 from shepherd_worker.engine.embedded.sequence import Sequence
 from shepherd_worker.engine.embedded.stop_strings import StopStrings
 from shepherd_worker.engine.protocol import CacheEvent, EngineStats
@@ -63,6 +63,9 @@ class EngineCore:
         self._num_cached_tokens = 0
         self._num_transferred_tokens = 0
         self._num_generated_tokens = 0
+        self._num_drafts = 0
+        self._num_drafted = 0
+        self._num_accepted = 0
         self._num_failed = 0
 
     def add(self, sequence: Sequence) -> None:
@@ -122,6 +125,9 @@ class EngineCore:
             blocks_evicted_total=self._pool.num_evicted_total,
             preemptions_total=self._scheduler.num_preempted_total,
             requests_failed_total=self._num_failed,
+            drafts_total=self._num_drafts,
+            drafted_tokens_total=self._num_drafted,
+            accepted_tokens_total=self._num_accepted,
         )
 
     def _import(self, plan: StepPlan) -> None:
@@ -133,12 +139,31 @@ class EngineCore:
 
     def _compute(self, plan: StepPlan) -> None:
         results = self._runner.forward(plan)
-        for work, result in zip(plan.work, results, strict=True):
-            self._scheduler.mark_computed(work.sequence, work.num_tokens)
-            if isinstance(result, Sample):
-                self._advance(work.sequence, result)
-            elif isinstance(result, SamplingError):
-                self._fail(work.sequence, result)
+        for work, samples in zip(plan.work, results, strict=True):
+            num_before = work.sequence.num_output
+            self._scheduler.mark_computed(work.sequence, work.num_known)
+            self._take(work.sequence, samples)
+            if work.draft:
+                self._settle(work, work.sequence.num_output - num_before - 1)
+
+    def _take(self, sequence: Sequence, samples: Samples) -> None:
+        """Append samples one by one; those after the end of the sequence are dropped."""
+        for index, sample in enumerate(samples):
+            if index:
+                self._scheduler.mark_computed(sequence, 1)
+            if isinstance(sample, Sample):
+                self._advance(sequence, sample)
+            else:
+                self._fail(sequence, sample)
+            if sequence.finish_reason is not None:
+                return
+
+    def _settle(self, work: Work, num_accepted: int) -> None:
+        self._num_drafts += 1
+        self._num_drafted += len(work.draft)
+        self._num_accepted += max(0, num_accepted)
+        if work.sequence.finish_reason is None:
+            self._scheduler.settle(work.sequence, len(work.draft), num_accepted)
 
     def _advance(self, sequence: Sequence, sample: Sample) -> None:
         """Append a token and end the sequence where it ends; its failure is its own."""

@@ -24,6 +24,7 @@ from shepherd_worker.engine.embedded.engine_thread import EngineThread
 from shepherd_worker.engine.embedded.loading import Loaded, load_engine
 from shepherd_worker.engine.embedded.runner import Runner
 from shepherd_worker.engine.embedded.sequence import ImportedBlocks, Sequence
+from shepherd_worker.engine.embedded.speculative import NgramConfig, NgramDrafter
 from shepherd_worker.engine.embedded.transfer import (
     FRAME_TIMEOUT_S,
     TransferClient,
@@ -223,7 +224,14 @@ class EmbeddedEngine:
             started_unix_ns=self._clock_ns(),
             random=Random(request.sampling.seed),  # noqa: S311 - tokens, not secrets
             prefill_only=prefill_only,
+            drafter=None if prefill_only else self._drafter(),
         )
+
+    def _drafter(self) -> NgramDrafter | None:
+        config = self._config
+        if config.speculative == "none":
+            return None
+        return NgramDrafter(NgramConfig(config.speculative_window, config.speculative_max_draft))
 
     async def _run(self, sequence: Sequence) -> AsyncGenerator[TokenChunk, None]:
         """Submit a sequence and pass on what it brings forth; closing cancels it."""

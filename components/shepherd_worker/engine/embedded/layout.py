@@ -44,10 +44,9 @@ def lay_out(work: Iterable[Work]) -> list[Segment]:
 
 
 def _segment(work: Work) -> Segment:
-    sequence, start = work.sequence, work.sequence.num_computed
     return Segment(
-        token_ids=sequence.token_ids[start : start + work.num_tokens],
-        start=start,
-        block_ids=sequence.block_ids,
-        num_logits=1 if work.samples else 0,
+        token_ids=work.token_ids,
+        start=work.sequence.num_computed,
+        block_ids=work.sequence.block_ids,
+        num_logits=work.num_samples,
     )

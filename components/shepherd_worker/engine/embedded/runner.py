@@ -52,6 +52,11 @@ class SamplingError(Exception):
     """One sequence has no next token; the others of the pass are not concerned."""
 
 
+Samples = tuple[Sample | SamplingError, ...]
+"""What follows a work: nothing where it does not bring its sequence to its end, else one more
+than was accepted of its draft; an error is the last."""
+
+
 class Runner(Protocol):
     """See the module's docstring."""
 
@@ -67,11 +72,8 @@ class Runner(Protocol):
         """What prepares images for this model; None where it reads text only."""
         ...
 
-    def forward(self, plan: StepPlan) -> list[Sample | SamplingError | None]:
-        """Compute the plan's tokens and write their KV; one result per work, in order.
-
-        None where the work does not bring its sequence to its end.
-        """
+    def forward(self, plan: StepPlan) -> list[Samples]:
+        """Compute the plan's tokens and write their KV; one result per work, in order."""
         ...
 
     def read_blocks(self, block_ids: Sequence[int]) -> list[bytes]:

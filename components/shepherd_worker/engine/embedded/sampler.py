@@ -1,8 +1,18 @@
 """From logits to next tokens.
 
-Greedy rows are taken in one batch.  A sampled row uses one random number of its
-own sequence and nothing of the other rows, so that a seed means the same in
-every batch.  Order of the steps, where a row asks for them:
+Rows that ask for nothing but the likeliest token are taken in one batch, whatever
+their number.  The others are sampled in rounds: the first row of each work, then
+the second of those whose first sample was what their draft had guessed, and so
+on.  So everything that a sample moves on (random numbers, logits processors, a
+grammar) moves once per token of the answer, and sees exactly the tokens before it.
+
+A draft is certain of each of its tokens, so to sample a row from its own
+distribution and to go on while the sample is the guess is rejection sampling:
+neither the distribution nor the meaning of a seed changes with the drafts.
+A sampled row uses one random number of its own sequence and nothing of the other
+rows, so that a seed means the same in every batch, too.
+
+Order of the steps, where a row asks for them:
 
     raw logits -> logprobs
     repetition, frequency and presence penalty, suppressed tokens
@@ -11,77 +21,138 @@ every batch.  Order of the steps, where a row asks for them:
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence as ReadOnlyList
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from shepherd_worker.engine.embedded.runner import Sample, SamplingError
+from shepherd_worker.engine.embedded.runner import Sample, Samples, SamplingError
+from shepherd_worker.engine.embedded.scheduler import Work
 from shepherd_worker.engine.embedded.sequence import Sequence
 from shepherd_worker.request import Sampling, TokenLogprob
 
 
-def sample(logits: Tensor, sequences: ReadOnlyList[Sequence]) -> list[Sample | SamplingError]:
-    """The next token of each sequence, from its row of `logits` [n, vocab_size]."""
-    finite = logits.amax(-1).isfinite().tolist()
-    scores = _adjust(logits, sequences)
+@dataclass(slots=True)
+class _Verification:
+    """The rows of one work, sampled one after the other while the draft is right."""
+
+    work: Work
+    first_row: int
+    samples: list[Sample | SamplingError] = field(default_factory=list)
+
+    @property
+    def sequence(self) -> Sequence:
+        """Whose rows these are; its own tokens are those before the draft."""
+        return self.work.sequence
+
+    @property
+    def num_ahead(self) -> int:
+        """Tokens of the draft that were accepted, and so precede the row that is next."""
+        return len(self.samples)
+
+    @property
+    def row(self) -> int:
+        """The row that is sampled next."""
+        return self.first_row + self.num_ahead
+
+    @property
+    def token_ids(self) -> array[int]:
+        """The tokens before the sample that is next; not to be changed."""
+        tokens = self.sequence.token_ids
+        return tokens + array("I", self.work.draft[: self.num_ahead]) if self.num_ahead else tokens
+
+    def take(self, result: Sample | SamplingError) -> bool:
+        """Note what was sampled; whether another row follows."""
+        draft, index = self.work.draft, self.num_ahead
+        self.samples.append(result)
+        return index < len(draft) and isinstance(result, Sample) and result.token_id == draft[index]
+
+
+def sample(logits: Tensor, works: ReadOnlyList[Work]) -> list[Samples]:
+    """What follows each work, from its `num_samples` rows of `logits` [n, vocab_size]."""
+    verifications: list[_Verification] = []
+    first_row = 0
+    for work in works:
+        verifications.append(_Verification(work, first_row))
+        first_row += work.num_samples
+    if first_row:
+        _verify(logits, [each for each in verifications if each.work.num_samples])
+    return [tuple(each.samples) for each in verifications]
+
+
+def _verify(logits: Tensor, verifications: ReadOnlyList[_Verification]) -> None:
+    best = logits.max(-1)
+    finite, likeliest = best.values.isfinite().tolist(), best.indices.tolist()
+    pending: list[_Verification] = []
+    for each in verifications:
+        if each.sequence.takes_likeliest:
+            while each.take(_judged(Sample(likeliest[each.row]), finite[each.row])):
+                pass
+        else:
+            pending.append(each)
+    while pending:
+        results = _sample_round(logits, pending)
+        judged = [_judged(r, finite[v.row]) for v, r in zip(pending, results, strict=True)]
+        pending = [v for v, result in zip(pending, judged, strict=True) if v.take(result)]
+
+
+def _judged(result: Sample, is_finite: bool) -> Sample | SamplingError:
+    return result if is_finite else SamplingError("the model's logits are not finite")
+
+
+def _sample_round(logits: Tensor, rows: ReadOnlyList[_Verification]) -> list[Sample]:
+    """One sample of each, from the row that is next."""
+    places = [each.row for each in rows]
+    contiguous = places == list(range(len(logits)))
+    own = logits if contiguous else logits[torch.tensor(places, device=logits.device)]
+    scores = _adjust(own, rows)
     chosen = scores.argmax(-1)
-    plain = [i for i, s in enumerate(sequences) if finite[i] and not s.request.sampling.greedy]
-    filtered = [i for i in plain if _has_filter(sequences[i].request.sampling)]
-    for rows in (filtered, sorted(set(plain) - set(filtered))):
-        if rows:
-            index = torch.tensor(rows, device=logits.device)
-            chosen[index] = _draw(scores[index].float(), [sequences[row] for row in rows])
-    tokens = chosen.tolist()
-    logprobs = _logprobs(logits, sequences, chosen)
-    return [
-        Sample(token, logprobs.get(row))
-        if finite[row]
-        else SamplingError("the model's logits are not finite")
-        for row, token in enumerate(tokens)
-    ]
+    settings = [each.sequence.request.sampling for each in rows]
+    drawn = [i for i, sampling in enumerate(settings) if not sampling.greedy]
+    filtered = [i for i in drawn if _has_filter(settings[i])]
+    for group in (filtered, sorted(set(drawn) - set(filtered))):
+        if group:
+            index = torch.tensor(group, device=logits.device)
+            chosen[index] = _draw(scores[index].float(), [rows[i].sequence for i in group])
+    logprobs = _logprobs(own, [each.sequence for each in rows], chosen)
+    return [Sample(token, logprobs.get(i)) for i, token in enumerate(chosen.tolist())]
 
 
 def _has_filter(sampling: Sampling) -> bool:
     return sampling.top_k > 0 or sampling.top_p < 1 or sampling.min_p > 0
 
 
-def _adjust(logits: Tensor, sequences: ReadOnlyList[Sequence]) -> Tensor:
+def _adjust(logits: Tensor, rows: ReadOnlyList[_Verification]) -> Tensor:
     """Penalties and suppressed tokens; the tensor itself where no row has any."""
     touched = [
-        row
-        for row, sequence in enumerate(sequences)
-        if _is_penalised(sequence.request.sampling) or sequence.suppressed_token_ids
+        i
+        for i, each in enumerate(rows)
+        if each.sequence.request.sampling.penalised
+        or each.sequence.suppressed_token_ids(each.num_ahead)
     ]
     if not touched:
         return logits
     scores = logits.float() if logits.dtype != torch.float32 else logits.clone()
-    for row in touched:
-        _penalise(scores[row], sequences[row])
+    for i in touched:
+        _penalise(scores[i], rows[i])
     return scores
 
 
-def _is_penalised(sampling: Sampling) -> bool:
-    return (
-        sampling.repetition_penalty != 1
-        or sampling.frequency_penalty != 0
-        or sampling.presence_penalty != 0
-    )
-
-
-def _penalise(row: Tensor, sequence: Sequence) -> None:
+def _penalise(row: Tensor, subject: _Verification) -> None:
     """Change one row [vocab_size] in place."""
-    sampling = sequence.request.sampling
-    if _is_penalised(sampling):
-        seen = torch.frombuffer(sequence.token_ids, dtype=torch.int32).long().to(row.device)
+    sampling = subject.sequence.request.sampling
+    if sampling.penalised:
+        seen = torch.frombuffer(subject.token_ids, dtype=torch.int32).long().to(row.device)
         if sampling.repetition_penalty != 1:
             score = row[seen]
             penalty = sampling.repetition_penalty
             row[seen] = torch.where(score < 0, score * penalty, score / penalty)
-        counts = torch.bincount(seen[sequence.num_prompt :], minlength=len(row))
+        counts = torch.bincount(seen[subject.sequence.num_prompt :], minlength=len(row))
         row -= sampling.frequency_penalty * counts + sampling.presence_penalty * (counts > 0)
-    suppressed = [token for token in sequence.suppressed_token_ids if token < len(row)]
-    row[suppressed] = -torch.inf
+    suppressed = subject.sequence.suppressed_token_ids(subject.num_ahead)
+    row[[token for token in suppressed if token < len(row)]] = -torch.inf
 
 
 def _draw(scores: Tensor, sequences: ReadOnlyList[Sequence]) -> Tensor:

@@ -6,6 +6,8 @@ Pure state: no tensors, no clock, no I/O.  One step:
        out the youngest running sequence is preempted and computed again later
     2. prompts that are only partly computed get what is left of the budget
     3. waiting sequences are admitted in order while budget, places and blocks last
+    4. decoding sequences that can guess their next tokens have the guesses verified,
+       with the budget and the blocks that nobody else wants
 
 There are never more running sequences than the budget has tokens, so no decode
 waits for a prompt and no prompt waits for ever.  The oldest running sequence
@@ -14,6 +16,7 @@ never loses its blocks to another one, so something always ends.
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Sequence as ReadOnlyList
 from dataclasses import dataclass, field
@@ -27,15 +30,29 @@ from shepherd_worker.request import FinishReason
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The next `num_tokens` uncomputed tokens of a sequence."""
+    """The next `num_tokens` uncomputed tokens of a sequence; the last of them may be guesses."""
 
     sequence: Sequence
     num_tokens: int
+    draft: tuple[int, ...] = ()
+    """Guesses at what follows the sequence's own tokens."""
 
     @property
-    def samples(self) -> bool:
-        """Whether this brings the sequence to its end, so that a next token follows."""
-        return self.num_tokens == self.sequence.num_uncomputed
+    def num_known(self) -> int:
+        """Tokens that are the sequence's own."""
+        return self.num_tokens - len(self.draft)
+
+    @property
+    def num_samples(self) -> int:
+        """After how many of the last tokens a next one is sampled: 0 before the sequence's end."""
+        return 1 + len(self.draft) if self.num_known == self.sequence.num_uncomputed else 0
+
+    @property
+    def token_ids(self) -> array[int]:
+        """The tokens to compute."""
+        start = self.sequence.num_computed
+        known = self.sequence.token_ids[start : start + self.num_known]
+        return known + array("I", self.draft)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +116,7 @@ class Scheduler:
         self._plan_prefills(plan)
         if self.num_preempted_total == preempted_before:
             self._admit_waiting(plan)
+            self._plan_drafts(plan)
         return plan
 
     def mark_computed(self, sequence: Sequence, num_tokens: int) -> None:
@@ -111,6 +129,14 @@ class Scheduler:
             return
         run = sequence.stored_run(start, stop, size)
         sequence.block_ids[start:stop] = self._pool.store(sequence.block_ids[start:stop], run)
+
+    def settle(self, sequence: Sequence, num_drafted: int, num_accepted: int) -> None:
+        """A draft was verified and the accepted tokens are appended: give back what is not needed."""
+        assert sequence.drafter is not None
+        sequence.drafter.observe(len(sequence.token_ids), num_drafted, num_accepted)
+        needed = -(-len(sequence.token_ids) // self._pool.block_size)
+        self._pool.release(sequence.block_ids[needed:])
+        del sequence.block_ids[needed:]
 
     def finish(self, sequence: Sequence, reason: FinishReason) -> None:
         """End a running or waiting sequence and let go of its blocks."""
@@ -221,6 +247,33 @@ class Scheduler:
         payloads = imported.payloads[skipped : skipped + stop - start]
         plan.imports.append(Import(sequence, start, payloads))
         return stop
+
+    def _plan_drafts(self, plan: StepPlan) -> None:
+        """Extend works that sample; every running sequence keeps a block to grow into."""
+        for index, work in enumerate(plan.work):
+            budget = self._max_num_tokens - plan.num_tokens
+            if budget == 0:
+                return
+            sequence = work.sequence
+            draft = sequence.draft(budget) if work.num_samples else ()
+            if draft and self._reserve(sequence, len(draft), plan):
+                plan.work[index] = Work(sequence, work.num_tokens + len(draft), draft)
+                plan.num_tokens += len(draft)
+
+    def _reserve(self, sequence: Sequence, num_tokens: int, plan: StepPlan) -> bool:
+        """Have blocks for tokens beyond the sequence's own, if there are some to spare."""
+        end = len(sequence.token_ids) + num_tokens
+        missing = -(-end // self._pool.block_size) - len(sequence.block_ids)
+        if missing <= 0:
+            return True
+        new = self._pool.acquire(
+            (), missing, spare=len(self.running), origin=sequence.request.origin
+        )
+        if new is None:
+            return False
+        sequence.block_ids += new
+        plan.new_block_ids += new
+        return True
 
     def _num_kept(self, sequence: Sequence, reason: FinishReason) -> int:
         if not sequence.prefill_only or reason in {FinishReason.CANCELLED, FinishReason.ERROR}:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence as ReadOnlyList
 from dataclasses import dataclass, field
+from itertools import takewhile
 from random import Random
 
 from shepherd_events.block_hash import block_hash, media_between
@@ -24,6 +25,7 @@ from shepherd_events.events import (
     MediaKey,
     MediaSpan,
 )
+from shepherd_worker.engine.embedded.speculative import NgramDrafter
 from shepherd_worker.request import FinishReason, GenerateRequest
 
 
@@ -53,6 +55,8 @@ class Sequence:
     prefill_only: bool = False
     """Ends after one token and keeps the prompt's full blocks until `Scheduler.release`."""
     imported: ImportedBlocks | None = None
+    drafter: NgramDrafter | None = None
+    """Guesses at the next tokens; None computes one token at a time."""
     token_ids: array[int] = field(init=False)
     """Prompt and output."""
     media: tuple[MediaSpan, ...] = field(init=False)
@@ -88,14 +92,38 @@ class Sequence:
         return len(self.token_ids) - self.num_computed
 
     @property
-    def suppressed_token_ids(self) -> frozenset[int]:
-        """Tokens that may not be sampled next, because they would end the sequence too early."""
+    def takes_likeliest(self) -> bool:
+        """Whether the next token is the likeliest one, and nothing else is asked of it."""
+        request = self.request
+        return (
+            request.sampling.greedy
+            and not request.sampling.penalised
+            and request.logprobs is None
+            and self.num_output >= request.stops.min_tokens
+        )
+
+    @property
+    def ending_token_ids(self) -> frozenset[int]:
+        """Tokens that end the sequence once it has its minimum."""
         stops = self.request.stops
-        if self.num_output >= stops.min_tokens:
-            return frozenset()
         return (
             stops.stop_token_ids if stops.ignore_eos else stops.stop_token_ids | self.eos_token_ids
         )
+
+    def suppressed_token_ids(self, num_ahead: int = 0) -> frozenset[int]:
+        """Tokens that may not be sampled `num_ahead` tokens from here: they would end it too early."""
+        if self.num_output + num_ahead >= self.request.stops.min_tokens:
+            return frozenset()
+        return self.ending_token_ids
+
+    def draft(self, limit: int) -> tuple[int, ...]:
+        """Up to `limit` guesses at the next tokens, none of which would end the sequence."""
+        if self.drafter is None:
+            return ()
+        room = self.max_tokens - self.num_output - 1
+        guesses = self.drafter.propose(self.token_ids, min(limit, room))
+        ends = self.ending_token_ids
+        return tuple(takewhile(lambda token: token not in ends, guesses))
 
     def hashes(self, num_blocks: int, block_size: int) -> list[BlockHash]:
         """Hashes of the first `num_blocks` full blocks."""

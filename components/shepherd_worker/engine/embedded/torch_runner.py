@@ -13,7 +13,7 @@ from shepherd_worker.engine.embedded.layout import lay_out
 from shepherd_worker.engine.embedded.memory import choose_num_blocks
 from shepherd_worker.engine.embedded.model import CausalModel, choose_device, load_model
 from shepherd_worker.engine.embedded.packing import pack
-from shepherd_worker.engine.embedded.runner import RunnerInfo, Sample, SamplingError
+from shepherd_worker.engine.embedded.runner import RunnerInfo, Samples
 from shepherd_worker.engine.embedded.sampler import sample
 from shepherd_worker.engine.embedded.scheduler import StepPlan
 from shepherd_worker.engine.embedded.weights import find_model, find_weights, fingerprint
@@ -65,7 +65,7 @@ class TorchRunner:
         return None
 
     @torch.inference_mode()
-    def forward(self, plan: StepPlan) -> list[Sample | SamplingError | None]:
+    def forward(self, plan: StepPlan) -> list[Samples]:
         """See `Runner.forward`."""
         if plan.new_block_ids:
             self._cache.clear(torch.tensor(plan.new_block_ids, device=self._cache.device))
@@ -74,13 +74,7 @@ class TorchRunner:
         logits = self._model.logits(
             packed.token_ids, packed.positions, packed.logit_rows, packed.attention
         )
-        results: list[Sample | SamplingError | None] = [None] * len(plan.work)
-        sampled = [i for i, segment in enumerate(segments) if segment.num_logits]
-        if sampled:
-            samples = sample(logits, [plan.work[i].sequence for i in sampled])
-            for i, result in zip(sampled, samples, strict=True):
-                results[i] = result
-        return results
+        return sample(logits, plan.work)
 
     def read_blocks(self, block_ids: ReadOnlyList[int]) -> list[bytes]:
         """See `Runner.read_blocks`."""
