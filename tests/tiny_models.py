@@ -39,7 +39,7 @@ def make_tiny_model(directory: Path, kind: Kind = "llama", seed: int = 0) -> Pat
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
     directory.mkdir(parents=True, exist_ok=True)
-    vocab = _write_tokenizer(directory)
+    vocab = write_tokenizer(directory)
     config = AutoConfig.for_model(kind, **_shape(kind), vocab_size=len(vocab))
     config.eos_token_id = vocab[IM_END]
     state = torch.get_rng_state()
@@ -83,7 +83,10 @@ def _shape(kind: Kind) -> dict[str, Any]:
     return shape
 
 
-def _write_tokenizer(directory: Path) -> dict[str, int]:
+def write_tokenizer(
+    directory: Path, *, special_tokens: tuple[str, ...] = (), chat_template: str = _CHAT_TEMPLATE
+) -> dict[str, int]:
+    """Write a byte-level tokenizer trained on three lines; returns its vocabulary."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -91,7 +94,7 @@ def _write_tokenizer(directory: Path) -> dict[str, int]:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=384,
-        special_tokens=[IM_START, IM_END],
+        special_tokens=[IM_START, IM_END, *special_tokens],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -99,7 +102,7 @@ def _write_tokenizer(directory: Path) -> dict[str, int]:
     tokenizer.save(str(directory / "tokenizer.json"))
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "chat_template": _CHAT_TEMPLATE,
+        "chat_template": chat_template,
         "eos_token": IM_END,
         "model_max_length": MAX_SEQ_LEN,
         "clean_up_tokenization_spaces": False,

@@ -198,6 +198,12 @@ class WorkerConfig:
         aliases=("--max-draft-len",),
         group="engine",
     )
+    multimodal_embedding_cache_capacity_gb: float = option(
+        "Gibibytes of image embeddings that are kept to be used again.",
+        default=0.25,
+        minimum=0,
+        group="engine",
+    )
     transfer_host: str = option(
         "Address from which decode workers fetch KV.", default="127.0.0.1", group="engine"
     )
@@ -238,6 +244,7 @@ class WorkerConfig:
             speculative=self.speculative,
             speculative_window=self.speculative_window,
             speculative_max_draft=self.speculative_max_draft,
+            multimodal_embedding_cache_capacity_gb=self.multimodal_embedding_cache_capacity_gb,
             transfer_host=self.transfer_host,
             transfer_lease_s=self.transfer_lease_s,
         )

@@ -59,6 +59,8 @@ class EngineConfig:
     """Requests that may wait; one more is refused with `OverloadedError`."""
     device: str = "auto"
     dtype: str = "auto"
+    multimodal_embedding_cache_capacity_gb: float = 0.25
+    """Gibibytes of image embeddings that are kept to be used again; the newest image always is."""
     transfer_host: str = "127.0.0.1"
     """Where a prefill worker's KV can be fetched from."""
     speculative: Literal["none", "ngram"] = "none"

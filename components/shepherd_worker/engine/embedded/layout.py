@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from shepherd_worker.engine.embedded.scheduler import Work
+from shepherd_worker.image import ImageInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,8 @@ class Segment:
     """The block table, up to the block of the last token at least; not to be kept."""
     num_logits: int
     """How many of the last tokens have their logits computed; 0 for an unfinished prompt."""
+    images: Sequence[ImageInput] = ()
+    """All of the sequence's, wherever they stand in it."""
 
     @property
     def num_seen(self) -> int:
@@ -49,4 +52,5 @@ def _segment(work: Work) -> Segment:
         start=work.sequence.num_computed,
         block_ids=work.sequence.block_ids,
         num_logits=work.num_samples,
+        images=work.sequence.request.images,
     )

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from shepherd_worker.engine.embedded.attention import ATTENTION_NAME, Attends, LayerCall
 from shepherd_worker.engine.embedded.kv_cache import KvGeometry
+from shepherd_worker.engine.embedded.vision import reads_images
 from shepherd_worker.errors import EngineFailedError, UnusableInputError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -37,9 +38,20 @@ class CausalModel:
     dtype: torch.dtype
     device: torch.device
 
-    def logits(self, token_ids: Tensor, positions: Tensor, rows: Tensor, paged: Attends) -> Tensor:
-        """Logits [len(rows), vocab_size] after those `rows` of a packed batch [T]."""
-        return _forward(self.module, token_ids, positions, rows, paged)
+    def logits(
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        rows: Tensor,
+        paged: Attends,
+        embeddings: Tensor | None = None,
+    ) -> Tensor:
+        """Logits [len(rows), vocab_size] after those `rows` of a packed batch [T].
+
+        `positions` are [T], or [3, T] within images; `embeddings` [T, hidden_size]
+        stand in for `token_ids` where they are given.
+        """
+        return _forward(self.module, token_ids, positions, rows, paged, embeddings)
 
 
 def choose_device(option: str) -> torch.device:
@@ -71,8 +83,8 @@ def load_model(directory: Path, *, dtype: str, device: torch.device) -> CausalMo
         config = AutoConfig.from_pretrained(directory, local_files_only=True)
         _check_rope(config)
         kind = _choose_dtype(dtype, config, device)
-        module = _load_weights(directory, kind).to(device).eval()
-        module.set_attn_implementation(ATTENTION_NAME)
+        module = _load_weights(directory, kind, _model_class(config)).to(device).eval()
+        module.set_attn_implementation(_attention(config))
         geometry = _learn_geometry(module, device)
     except (EngineFailedError, UnusableInputError):
         raise
@@ -93,11 +105,17 @@ def load_model(directory: Path, *, dtype: str, device: torch.device) -> CausalMo
 
 @torch.inference_mode()
 def _forward(
-    module: Any, token_ids: Tensor, positions: Tensor, rows: Tensor, paged: Attends
+    module: Any,
+    token_ids: Tensor,
+    positions: Tensor,
+    rows: Tensor,
+    paged: Attends,
+    embeddings: Tensor | None = None,
 ) -> Tensor:
     output = module(
-        input_ids=token_ids[None],
-        position_ids=positions[None],
+        input_ids=token_ids[None] if embeddings is None else None,
+        inputs_embeds=None if embeddings is None else embeddings[None],
+        position_ids=positions.unsqueeze(-2),
         use_cache=False,
         logits_to_keep=rows,
         paged=paged,
@@ -116,9 +134,18 @@ def _choose_dtype(option: str, config: Any, device: torch.device) -> torch.dtype
     return _DTYPES[option]
 
 
-def _load_weights(directory: Path, dtype: torch.dtype) -> Any:
+def _model_class(config: Any) -> Any:
+    return AutoModelForImageTextToText if reads_images(config) else AutoModelForCausalLM
+
+
+def _attention(config: Any) -> str | dict[str, str]:
+    """Ours for the language model alone: a vision tower sees all of its patches at once."""
+    return {"text_config": ATTENTION_NAME} if reads_images(config) else ATTENTION_NAME
+
+
+def _load_weights(directory: Path, dtype: torch.dtype, model_class: Any) -> Any:
     transformers.utils.logging.disable_progress_bar()
-    module, report = AutoModelForCausalLM.from_pretrained(
+    module, report = model_class.from_pretrained(
         directory,
         dtype=dtype,
         use_safetensors=True,

@@ -28,6 +28,8 @@ class PackedStep:
     attention: PackedBatch
     logit_rows: Tensor
     """Rows whose logits are computed: segment by segment as they were given, oldest token first."""
+    stops: ReadOnlyList[int]
+    """The row after the last of each segment, as they were given."""
 
 
 def pack(segments: ReadOnlyList[Segment], cache: PagedKvCache) -> PackedStep:
@@ -58,6 +60,7 @@ def pack(segments: ReadOnlyList[Segment], cache: PagedKvCache) -> PackedStep:
             [_chunk_rows(segments[i], stops[i], cache) for i in order[len(decodes) :]],
         ),
         logit_rows=torch.tensor(logit_rows, dtype=torch.long, device=device),
+        stops=stops,
     )
 
 

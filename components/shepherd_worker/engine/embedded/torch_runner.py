@@ -7,18 +7,25 @@ from pathlib import Path
 
 import torch
 import transformers
+from torch import Tensor
 
+from shepherd_worker.engine.embedded.image_rows import image_rows, rotary_positions
 from shepherd_worker.engine.embedded.kv_cache import PagedKvCache
-from shepherd_worker.engine.embedded.layout import lay_out
+from shepherd_worker.engine.embedded.layout import Segment, lay_out
 from shepherd_worker.engine.embedded.memory import choose_num_blocks
 from shepherd_worker.engine.embedded.model import CausalModel, choose_device, load_model
-from shepherd_worker.engine.embedded.packing import pack
+from shepherd_worker.engine.embedded.packing import PackedStep, pack
 from shepherd_worker.engine.embedded.runner import RunnerInfo, Samples
 from shepherd_worker.engine.embedded.sampler import sample
 from shepherd_worker.engine.embedded.scheduler import StepPlan
+from shepherd_worker.engine.embedded.vision import (
+    TorchVisionTower,
+    load_vision,
+    reads_images,
+)
 from shepherd_worker.engine.embedded.weights import find_model, find_weights, fingerprint
 from shepherd_worker.engine.protocol import EngineConfig
-from shepherd_worker.engine.vision import ImageProcessor
+from shepherd_worker.engine.vision import ImageProcessor, VisionTower
 
 
 class TorchRunner:
@@ -27,6 +34,7 @@ class TorchRunner:
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
         self._model: CausalModel
+        self._vision: TorchVisionTower | None = None
         self._cache: PagedKvCache
 
     def load(self) -> RunnerInfo:
@@ -36,6 +44,9 @@ class TorchRunner:
         directory = find_model(config.model)
         weights = find_weights(directory)
         self._model = model = load_model(directory, dtype=config.dtype, device=device)
+        if reads_images(model.module.config):
+            capacity = int(config.multimodal_embedding_cache_capacity_gb * 2**30)
+            self._vision = load_vision(model.module, directory, cache_bytes=capacity)
         block_bytes = model.geometry.block_bytes(config.block_size, model.dtype)
         num_blocks = choose_num_blocks(
             config,
@@ -58,11 +69,16 @@ class TorchRunner:
             block_bytes=block_bytes,
             tokenizer_file=_tokenizer_file(config.tokenizer, directory),
             serves_lora=False,
+            vision=None if self._vision is None else self._vision.limits,
         )
 
     def image_processor(self) -> ImageProcessor | None:
         """See `Runner.image_processor`."""
-        return None
+        return None if self._vision is None else self._vision.processor
+
+    def vision_tower(self) -> VisionTower | None:
+        """What encodes images; for the engine's thread; None where the model reads text only."""
+        return self._vision
 
     @torch.inference_mode()
     def forward(self, plan: StepPlan) -> list[Samples]:
@@ -71,10 +87,16 @@ class TorchRunner:
             self._cache.clear(torch.tensor(plan.new_block_ids, device=self._cache.device))
         segments = lay_out(plan.work)
         packed = pack(segments, self._cache)
-        logits = self._model.logits(
-            packed.token_ids, packed.positions, packed.logit_rows, packed.attention
+        return sample(self._logits(segments, packed), plan.work)
+
+    def _logits(self, segments: ReadOnlyList[Segment], packed: PackedStep) -> Tensor:
+        positions, embeddings = packed.positions, None
+        if self._vision is not None and any(segment.images for segment in segments):
+            positions = rotary_positions(segments, packed.stops, positions)
+            embeddings = self._vision.embed(packed.token_ids, image_rows(segments, packed.stops))
+        return self._model.logits(
+            packed.token_ids, positions, packed.logit_rows, packed.attention, embeddings
         )
-        return sample(logits, plan.work)
 
     def read_blocks(self, block_ids: ReadOnlyList[int]) -> list[bytes]:
         """See `Runner.read_blocks`."""
