@@ -33,12 +33,16 @@ class InvalidRequestError(WorkerError):
 
 
 class OverloadedError(WorkerError):
-    """The queue is full; the same request may succeed later."""
+    """The queue is full; the same request may succeed after `retry_after_s` seconds."""
 
-    def __init__(self, num_waiting: int, limit: int) -> None:
+    def __init__(self, num_waiting: int, limit: int, retry_after_s: int = 1) -> None:
         self.num_waiting = num_waiting
         self.limit = limit
-        super().__init__(f"{num_waiting} requests are waiting, the limit is {limit}: retry later")
+        self.retry_after_s = retry_after_s
+        super().__init__(
+            f"{num_waiting} requests are waiting, the limit is {limit}: "
+            f"retry after {retry_after_s} s"
+        )
 
 
 class StartError(WorkerError):

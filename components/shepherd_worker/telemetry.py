@@ -177,6 +177,7 @@ def _engine_metrics(stats: EngineStats) -> Iterator[Metric]:
         ("drafts", "Passes that verified guessed tokens.", stats.drafts_total),
         ("drafted_tokens", "Tokens guessed and verified.", stats.drafted_tokens_total),
         ("accepted_tokens", "Guesses that became output.", stats.accepted_tokens_total),
+        ("requests_refused", "Requests that found the queue full.", stats.requests_refused_total),
         ("kv_transfer_bytes", "KV bytes fetched or handed out.", stats.transfer_bytes_total),
         (
             "kv_transfer_failures",

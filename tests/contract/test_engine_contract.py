@@ -217,7 +217,9 @@ async def test_one_more_than_may_wait_is_refused_and_the_others_are_served(
         await first
 
         assert [type(answer) for answer in answers] == [Answer] * 3 + [OverloadedError] * 3
-        assert [a.limit for a in answers if isinstance(a, OverloadedError)] == [3, 3, 3]
+        refusals = [answer for answer in answers if isinstance(answer, OverloadedError)]
+        assert [(refused.limit, refused.retry_after_s) for refused in refusals] == [(3, 1)] * 3
+        assert engine.stats().requests_refused_total == 3
         assert is_empty(engine)
 
 

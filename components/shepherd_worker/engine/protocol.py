@@ -120,6 +120,8 @@ class EngineStats:
     """Guesses that became part of an answer."""
     requests_failed_total: int = 0
     """Requests that ended with `FinishReason.ERROR`, without disturbing others."""
+    requests_refused_total: int = 0
+    """Requests that found the queue full."""
     transfer_bytes_total: int = 0
     transfer_failures_total: int = 0
     """Handoffs whose KV could not be fetched and was computed again."""

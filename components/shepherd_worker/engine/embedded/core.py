@@ -8,6 +8,8 @@ Knows no thread and no event loop; whoever drives it calls from one thread.
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
 from collections.abc import Sequence as ReadOnlyList
 from dataclasses import dataclass, replace
 
@@ -15,6 +17,7 @@ from tokenizers import Tokenizer
 
 from shepherd_events.events import BlockHash
 from shepherd_worker.engine.embedded.block_pool import BlockPool
+from shepherd_worker.engine.embedded.pace import Pace
 from shepherd_worker.engine.embedded.runner import Runner, Sample, Samples
 from shepherd_worker.engine.embedded.scheduler import Scheduler, StepPlan, Work
 from shepherd_worker.engine.embedded.sequence import Sequence
@@ -51,12 +54,21 @@ class EngineCore:
     """See the module's docstring."""
 
     def __init__(
-        self, runner: Runner, pool: BlockPool, scheduler: Scheduler, tokenizer: Tokenizer | None
+        self,
+        runner: Runner,
+        pool: BlockPool,
+        scheduler: Scheduler,
+        tokenizer: Tokenizer | None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`clock` gives seconds that never go back."""
         self._runner = runner
         self._pool = pool
         self._scheduler = scheduler
         self._tokenizer = tokenizer
+        self._clock = clock
+        self._pace = Pace()
         self._stop_strings: dict[Sequence, StopStrings] = {}
         self._outputs: list[Output] = []
         self._num_prompt_tokens = 0
@@ -67,14 +79,19 @@ class EngineCore:
         self._num_drafted = 0
         self._num_accepted = 0
         self._num_failed = 0
+        self._num_refused = 0
+        self._num_ended = 0
 
     def add(self, sequence: Sequence) -> None:
         """Take a sequence in; too many make it end with `OverloadedError`."""
         try:
             self._scheduler.add(sequence)
-        except OverloadedError as error:
+        except OverloadedError as full:
+            wait_s = self._pace.seconds_for(full.num_waiting)
+            refusal = OverloadedError(full.num_waiting, full.limit, wait_s)
             sequence.finish_reason = FinishReason.ERROR
-            self._outputs.append(Output(sequence, error, last=True))
+            self._num_refused += 1
+            self._outputs.append(Output(sequence, refusal, last=True))
             return
         stops = sequence.request.stops.stop
         if stops:
@@ -103,8 +120,10 @@ class EngineCore:
         """Run one pass; what it brought forth, and whether another may follow at once."""
         plan = self._scheduler.schedule()
         if plan.work:
+            begun, ended_before = self._clock(), self._num_ended
             self._import(plan)
             self._compute(plan)
+            self._pace.step(self._clock() - begun, self._num_ended - ended_before)
         outputs, self._outputs = tuple(self._outputs), []
         return StepOutput(outputs, self._pool.drain_events()), bool(plan.work)
 
@@ -128,6 +147,7 @@ class EngineCore:
             drafts_total=self._num_drafts,
             drafted_tokens_total=self._num_drafted,
             accepted_tokens_total=self._num_accepted,
+            requests_refused_total=self._num_refused,
         )
 
     def _import(self, plan: StepPlan) -> None:
@@ -211,6 +231,7 @@ class EngineCore:
     def _end(self, sequence: Sequence, chunk: TokenChunk) -> None:
         """Finish a sequence with its last chunk; a prefill's is not the answer's last."""
         self._stop_strings.pop(sequence, None)
+        self._num_ended += 1
         self._scheduler.finish(sequence, chunk.finish_reason or FinishReason.LENGTH)
         usage = Usage(sequence.num_prompt, sequence.num_cached or 0, sequence.num_output)
         self._outputs.append(Output(sequence, replace(chunk, usage=usage), last=True))
