@@ -16,6 +16,7 @@ from shepherd_events.events import (
     BlocksRemoved,
     BlocksReused,
     BlocksStored,
+    Tier,
 )
 from shepherd_worker.engine.protocol import CacheEvent, SequenceFinished
 
@@ -25,11 +26,14 @@ class CacheReplica:
 
     def __init__(self, root: BlockHash, block_size: int) -> None:
         self.resident: dict[int, int] = {}
-        """Block hash to parent hash."""
+        """Block hash to parent hash, whatever the tier."""
+        self.on: dict[Tier, set[int]] = {tier: set() for tier in Tier}
+        """The hashes on each tier."""
         self.tokens: dict[int, array[int]] = {}
         self.finished: list[SequenceFinished] = []
         self.reused: list[BlocksReused] = []
         self.removed: list[int] = []
+        """What no tier holds any more."""
         self._parents: dict[int, int] = {}
         self._root = root
         self._block_size = block_size
@@ -40,7 +44,7 @@ class CacheReplica:
                 case BlocksStored():
                     self._stored(event)
                 case BlocksReused():
-                    assert set(event.block_hashes) <= set(self.resident)
+                    assert set(event.block_hashes) <= self.resident.keys()
                     self.reused.append(event)
                 case BlocksRemoved():
                     self._removed(event)
@@ -48,7 +52,7 @@ class CacheReplica:
                     self._check_chain(event)
                     self.finished.append(event)
                 case BlocksCleared():
-                    self.resident.clear()
+                    raise AssertionError("no engine clears its cache")
 
     def text(self, event: SequenceFinished) -> list[int]:
         """All tokens of a finished sequence, from its chain and its tail."""
@@ -63,13 +67,18 @@ class CacheReplica:
         for index, stored in enumerate(event.block_hashes):
             tokens = event.token_ids[index * size : (index + 1) * size]
             assert stored == block_hash(parent, tokens)
-            assert stored not in self.resident
+            assert stored not in self.on[event.tier]
+            assert stored not in self.resident or self.tokens[stored] == tokens
+            self.on[event.tier].add(stored)
             self.resident[stored] = self._parents[stored] = parent
             self.tokens[stored] = tokens
             parent = BlockHash(stored)
 
     def _removed(self, event: BlocksRemoved) -> None:
         for gone in event.block_hashes:
+            self.on[event.tier].remove(gone)
+            if any(gone in hashes for hashes in self.on.values()):
+                continue
             del self.resident[gone]
             assert gone not in self.resident.values(), "a parent was evicted before its child"
             self.removed.append(gone)

@@ -87,6 +87,7 @@ class SteppedRunner:
         self.num_begun = 0
         self._runner = runner
         self._permits = threading.Semaphore(0)
+        self.copy_blocks = runner.copy_blocks
         self.read_blocks = runner.read_blocks
         self.write_blocks = runner.write_blocks
         self.image_processor = runner.image_processor

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
+from shepherd_events.block_runs import block_size_of, parent_of, runs_of
 from shepherd_events.events import (
     Attribution,
     BlockEvent,
@@ -27,9 +28,6 @@ from shepherd_events.events import (
     Tier,
     TierState,
 )
-
-_MAX_RUN_BLOCKS = 256
-"""Longest run of a snapshot, so that a page of runs stays near its size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +77,7 @@ class _Holding:
                     break
                 taken.add(block_hash)
                 chain.append(place)
-                block_hash = _parent(*place)
+                block_hash = parent_of(*place)
             if chain:
                 yield chain[::-1]
 
@@ -122,10 +120,10 @@ class ResidentSet:
         if place is None:
             return None
         event, index = place
-        size = _block_size(event)
+        size = block_size_of(event)
         return ResidentBlock(
             block_hash=block_hash,
-            parent_hash=_parent(event, index),
+            parent_hash=parent_of(event, index),
             token_ids=event.token_ids[index * size : (index + 1) * size],
             position=event.start_block + index,
             context=event.context,
@@ -158,55 +156,8 @@ class ResidentSet:
         """
         for _, holding in sorted(self._holdings.items(), key=lambda item: item[0]):
             for chain in holding.chains():
-                yield from _runs(chain)
+                yield from runs_of(chain)
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{state.tier.name} {state.blocks}" for state in self.digest())
         return f"<ResidentSet {counts or 'empty'}>"
-
-
-def _parent(event: BlocksStored, index: int) -> BlockHash | None:
-    return BlockHash(event.block_hashes[index - 1]) if index else event.parent_hash
-
-
-def _block_size(event: BlocksStored) -> int:
-    """Tokens per block; 0 in a hash-only run."""
-    return len(event.token_ids) // len(event.block_hashes)
-
-
-def _runs(chain: list[tuple[BlocksStored, int]]) -> Iterator[BlocksStored]:
-    """The chain, cut wherever one event could not say two blocks together."""
-    start = 0
-    for end in range(1, len(chain) + 1):
-        full = end - start == _MAX_RUN_BLOCKS
-        if end == len(chain) or full or not _joinable(chain[end - 1], chain[end]):
-            yield _run(chain[start:end])
-            start = end
-
-
-def _joinable(left: tuple[BlocksStored, int], right: tuple[BlocksStored, int]) -> bool:
-    (before, index), (after, next_index) = left, right
-    if before is after:
-        return next_index == index + 1
-    return (
-        before.start_block + index + 1 == after.start_block + next_index
-        and _block_size(before) == _block_size(after)
-        and before.context == after.context
-        and before.origin == after.origin
-    )
-
-
-def _run(chain: list[tuple[BlocksStored, int]]) -> BlocksStored:
-    first, first_index = chain[0]
-    block_hashes, token_ids = array("Q"), array("I")
-    for event, index in chain:
-        size = _block_size(event)
-        block_hashes.append(event.block_hashes[index])
-        token_ids.extend(event.token_ids[index * size : (index + 1) * size])
-    return replace(
-        first,
-        block_hashes=block_hashes,
-        parent_hash=_parent(first, first_index),
-        token_ids=token_ids,
-        start_block=first.start_block + first_index,
-    )

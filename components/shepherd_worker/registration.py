@@ -27,7 +27,7 @@ from dynamo.runtime import Client, DistributedRuntime
 
 from shepherd_events.block_hash import salt_id
 from shepherd_events.discovery import KV_STREAM_ENDPOINT
-from shepherd_events.events import BlocksRemoved, BlocksStored
+from shepherd_events.events import BlocksRemoved, BlocksStored, Tier
 from shepherd_worker.config import Role, WorkerConfig
 from shepherd_worker.engine.protocol import EngineInfo, EngineStats
 from shepherd_worker.errors import (
@@ -113,7 +113,7 @@ class Registration:
         decodes = config.role is Role.DECODE
         runtime_config = ModelRuntimeConfig()
         runtime_config.context_length = info.max_seq_len
-        runtime_config.total_kv_blocks = sum(info.num_blocks.values())
+        runtime_config.total_kv_blocks = info.num_blocks[Tier.DEVICE]
         runtime_config.max_num_seqs = info.max_batch_size
         runtime_config.max_num_batched_tokens = info.max_num_tokens
         runtime_config.enable_local_indexer = not decodes

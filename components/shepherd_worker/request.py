@@ -72,6 +72,41 @@ class StopConditions:
     ignore_eos: bool = False
 
 
+DEFAULT_PRIORITY = 35
+"""Of a block that no range covers, or whose range's time is over."""
+HIGHEST_PRIORITY = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionRange:
+    """How much the KV of prompt tokens [start, stop) is worth keeping."""
+
+    start: int
+    stop: int | None
+    """None: up to the prompt's end."""
+    priority: int
+    """0 to 100; blocks of lower priority are evicted first."""
+    duration_s: float | None = None
+    """Seconds from a block's last use after which it has the default priority; None is for ever."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How much a request's KV is worth keeping; what it does not cover stays as it is.
+
+    A block takes the highest priority of what covers one of its tokens, the
+    longest duration among equals.  A block that several requests share has what
+    the last one of them that covers it said.
+
+    Source: `KvCacheRetentionConfig` of TensorRT-LLM's LLM API, whose ranges must not overlap.
+    """
+
+    ranges: tuple[RetentionRange, ...] = ()
+    decode_priority: int = DEFAULT_PRIORITY
+    """Of generated tokens."""
+    decode_duration_s: float | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest:
     """One call of the engine."""
@@ -89,6 +124,8 @@ class GenerateRequest:
     cache_salt: str = ""
     """Enters the root of the block hash: requests with different salts share no block."""
     lora_name: str = ""
+    retention: Retention | None = None
+    """None leaves every block as it is, new ones at the default priority."""
     origin: Attribution | None = None
     """Carried unchanged into the cache events that this request causes."""
 

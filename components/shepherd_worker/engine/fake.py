@@ -19,13 +19,15 @@ from collections.abc import Sequence as ReadOnlyList
 from hashlib import blake2b
 from pathlib import Path
 
+from shepherd_events.events import Tier
+from shepherd_worker.engine.embedded.block_pool import BlockCopy
 from shepherd_worker.engine.embedded.engine import EmbeddedEngine
 from shepherd_worker.engine.embedded.runner import RunnerInfo, Sample, Samples
 from shepherd_worker.engine.embedded.scheduler import StepPlan, Work
 from shepherd_worker.engine.embedded.sequence import Sequence
 from shepherd_worker.engine.fake_vision import HIDDEN_SIZE, FakeImageProcessor, FakeVisionTower
 from shepherd_worker.engine.protocol import EngineConfig
-from shepherd_worker.engine.validation import VisionLimits
+from shepherd_worker.engine.validation import VisionLimits, count_host_blocks
 from shepherd_worker.engine.vision import ImageProcessor
 from shepherd_worker.image import Array, PreparedImage
 from shepherd_worker.request import TokenLogprob
@@ -72,7 +74,9 @@ class FakeRunner:
         self._tokenizer = Path(config.tokenizer or config.model) / "tokenizer.json"
         self._step_delay_s = step_delay_s
         self._eos_after = eos_after
-        self._blocks = [array("I", bytes(4 * self._block_size)) for _ in range(self._num_blocks)]
+        self._num_host_blocks = count_host_blocks(config, 4 * config.block_size)
+        self._blocks = self._empty_blocks(self._num_blocks)
+        self._host_blocks = self._empty_blocks(self._num_host_blocks)
         self._info = self._read_directory()
         self._tower = FakeVisionTower()
 
@@ -91,6 +95,14 @@ class FakeRunner:
         for work in plan.work:
             self._write_tokens(work)
         return [tuple(self._samples(work)) for work in plan.work]
+
+    def copy_blocks(self, copies: ReadOnlyList[BlockCopy]) -> None:
+        """See `Runner.copy_blocks`."""
+        for copy in copies:
+            if copy.to is Tier.HOST:
+                self._host_blocks[copy.target] = self._blocks[copy.source][:]
+            else:
+                self._blocks[copy.target] = self._host_blocks[copy.source][:]
 
     def read_blocks(self, block_ids: ReadOnlyList[int]) -> list[bytes]:
         """See `Runner.read_blocks`."""
@@ -117,11 +129,15 @@ class FakeRunner:
             max_seq_len=model.get("max_position_embeddings", DEFAULT_MAX_SEQ_LEN),
             eos_token_ids=frozenset(eos if isinstance(eos, list) else [eos]),
             num_blocks=self._num_blocks,
+            num_host_blocks=self._num_host_blocks,
             block_bytes=4 * self._block_size,
             tokenizer_file=self._tokenizer if self._tokenizer.is_file() else None,
             serves_lora=True,
             vision=None if image_token is None else VisionLimits(image_token, HIDDEN_SIZE),
         )
+
+    def _empty_blocks(self, count: int) -> list[array[int]]:
+        return [array("I", bytes(4 * self._block_size)) for _ in range(count)]
 
     def _write_tokens(self, work: Work) -> None:
         sequence, size = work.sequence, self._block_size

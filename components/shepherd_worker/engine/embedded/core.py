@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from tokenizers import Tokenizer
 
-from shepherd_events.events import BlockHash
+from shepherd_events.events import BlockHash, Tier
 from shepherd_worker.engine.embedded.block_pool import BlockPool
 from shepherd_worker.engine.embedded.pace import Pace
 from shepherd_worker.engine.embedded.runner import Runner, Sample, Samples
@@ -73,6 +73,7 @@ class EngineCore:
         self._outputs: list[Output] = []
         self._num_prompt_tokens = 0
         self._num_cached_tokens = 0
+        self._num_cached_on_host_tokens = 0
         self._num_transferred_tokens = 0
         self._num_generated_tokens = 0
         self._num_drafts = 0
@@ -118,7 +119,10 @@ class EngineCore:
 
     def step(self) -> tuple[StepOutput, bool]:
         """Run one pass; what it brought forth, and whether another may follow at once."""
+        self._pool.tick(self._clock())
         plan = self._scheduler.schedule()
+        if plan.copies:
+            self._runner.copy_blocks(plan.copies)
         if plan.work:
             begun, ended_before = self._clock(), self._num_ended
             self._import(plan)
@@ -129,19 +133,24 @@ class EngineCore:
 
     def stats(self) -> EngineStats:
         """The engine's own counters."""
-        counts = self._pool.counts()
+        counts, host = self._pool.counts(), self._pool.counts(Tier.HOST)
         return EngineStats(
             num_running=len(self._scheduler.running),
             num_waiting=len(self._scheduler.waiting),
             blocks_referenced=counts.referenced,
             blocks_cached=counts.free,
             blocks_empty=counts.empty,
+            host_blocks_cached=host.free,
+            host_blocks_empty=host.empty,
             prompt_tokens_total=self._num_prompt_tokens,
             prompt_tokens_cached_total=self._num_cached_tokens,
+            prompt_tokens_cached_on_host_total=self._num_cached_on_host_tokens,
             prompt_tokens_transferred_total=self._num_transferred_tokens,
             generated_tokens_total=self._num_generated_tokens,
             blocks_stored_total=self._pool.num_stored_total,
             blocks_evicted_total=self._pool.num_evicted_total,
+            blocks_offloaded_total=self._pool.num_offloaded_total,
+            blocks_onboarded_total=self._pool.num_onboarded_total,
             preemptions_total=self._scheduler.num_preempted_total,
             requests_failed_total=self._num_failed,
             drafts_total=self._num_drafts,
@@ -190,6 +199,7 @@ class EngineCore:
         if sequence.num_output == 0:
             self._num_prompt_tokens += sequence.num_prompt
             self._num_cached_tokens += sequence.num_cached or 0
+            self._num_cached_on_host_tokens += sequence.num_cached_on_host
             self._num_transferred_tokens += sequence.num_transferred
         sequence.token_ids.append(sample.token_id)
         self._num_generated_tokens += 1

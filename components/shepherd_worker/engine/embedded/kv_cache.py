@@ -1,6 +1,7 @@
 """The KV of all blocks, in one tensor.
 
     storage  [num_blocks, num_layers, 2, block_size, num_kv_heads, head_dim]
+    host     [num_host_blocks, ...], pinned beside a CUDA device
 
 A block is one contiguous record, so exporting it is one copy.  A *page* is one
 layer's keys or values of one block, a *row* those of one token.  The pages and
@@ -15,6 +16,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from shepherd_events.events import Tier
+from shepherd_worker.engine.embedded.block_pool import BlockCopy
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +45,18 @@ class PagedKvCache:
         *,
         dtype: torch.dtype,
         device: torch.device,
+        num_host_blocks: int = 0,
     ) -> None:
         self.geometry = geometry
         self.block_size = block_size
         self.device = device
         self.pages_per_block = 2 * geometry.num_layers
         heads = (geometry.num_kv_heads, geometry.head_dim)
-        shape = (num_blocks, geometry.num_layers, 2, block_size, *heads)
-        self._storage = torch.zeros(shape, dtype=dtype, device=device)
+        record = (geometry.num_layers, 2, block_size, *heads)
+        self._storage = torch.zeros((num_blocks, *record), dtype=dtype, device=device)
+        self._host = torch.empty(
+            (num_host_blocks, *record), dtype=dtype, pin_memory=device.type == "cuda"
+        )
         self._pages = self._storage.view(-1, block_size, *heads)
         self._rows = self._storage.view(-1, *heads)
         self._gathered = self._storage.new_empty(2, 0)
@@ -83,6 +91,15 @@ class PagedKvCache:
     def clear(self, block_ids: Tensor) -> None:
         """Forget what blocks hold, so that no stale infinity reaches a masked position."""
         self._storage.index_fill_(0, block_ids, 0)
+
+    @torch.inference_mode()
+    def copy_blocks(self, copies: Sequence[BlockCopy]) -> None:
+        """Copy records between device and host, in order; on CUDA in the stream's order."""
+        for copy in copies:
+            if copy.to is Tier.HOST:
+                self._host[copy.target].copy_(self._storage[copy.source], non_blocking=True)
+            else:
+                self._storage[copy.target].copy_(self._host[copy.source], non_blocking=True)
 
     @torch.inference_mode()
     def read_blocks(self, block_ids: Sequence[int]) -> list[bytes]:

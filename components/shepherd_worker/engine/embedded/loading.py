@@ -11,7 +11,8 @@ from shepherd_events.block_hash import root_hash
 from shepherd_events.events import Tier
 from shepherd_worker.engine.embedded.block_pool import BlockPool
 from shepherd_worker.engine.embedded.core import EngineCore
-from shepherd_worker.engine.embedded.runner import Runner
+from shepherd_worker.engine.embedded.eviction import PolicyFactory, load_policy
+from shepherd_worker.engine.embedded.runner import Runner, RunnerInfo
 from shepherd_worker.engine.embedded.scheduler import Scheduler
 from shepherd_worker.engine.embedded.stop_strings import load_tokenizer
 from shepherd_worker.engine.embedded.transfer import BlockFormat
@@ -35,8 +36,10 @@ def load_engine(runner: Runner, config: EngineConfig, name: str) -> Loaded:
 
     Raises:
         StartError: as `Runner.load`, or the context would have no room for two tokens.
-        UnusableInputError: `max_seq_len` is beyond the positions that the model knows.
+        UnusableInputError: `max_seq_len` is beyond the positions that the model knows, or
+            there is no such `eviction_policy`.
     """
+    policy = _load_policy(config.eviction_policy)
     model = runner.load()
     if config.max_seq_len is not None and config.max_seq_len > model.max_seq_len:
         raise UnusableInputError(
@@ -50,7 +53,9 @@ def load_engine(runner: Runner, config: EngineConfig, name: str) -> Loaded:
             f"{model.num_blocks} KV blocks of {config.block_size} tokens have no room for a request"
         )
     tokenizer = None if model.tokenizer_file is None else load_tokenizer(model.tokenizer_file)
-    pool = BlockPool(model.num_blocks, config.block_size)
+    pool = BlockPool(
+        model.num_blocks, config.block_size, num_host_blocks=model.num_host_blocks, policy=policy
+    )
     scheduler = Scheduler(
         pool,
         max_batch_size=config.max_batch_size,
@@ -63,7 +68,7 @@ def load_engine(runner: Runner, config: EngineConfig, name: str) -> Loaded:
         model_directory=model.model_directory,
         model_fingerprint=model.fingerprint,
         block_size=config.block_size,
-        num_blocks={Tier.DEVICE: model.num_blocks},
+        num_blocks=_num_blocks(model),
         max_seq_len=max_seq_len,
         max_batch_size=config.max_batch_size,
         max_num_tokens=config.max_num_tokens,
@@ -84,3 +89,15 @@ def load_engine(runner: Runner, config: EngineConfig, name: str) -> Loaded:
         limits,
         BlockFormat(model.fingerprint, model.block_bytes),
     )
+
+
+def _num_blocks(model: RunnerInfo) -> dict[Tier, int]:
+    host = {Tier.HOST: model.num_host_blocks} if model.num_host_blocks else {}
+    return {Tier.DEVICE: model.num_blocks, **host}
+
+
+def _load_policy(name: str) -> PolicyFactory:
+    try:
+        return load_policy(name)
+    except ValueError as error:
+        raise UnusableInputError(f"eviction_policy: {error}") from error

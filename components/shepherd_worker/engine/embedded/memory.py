@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from shepherd_worker.engine.protocol import EngineConfig
+from shepherd_worker.engine.validation import count_host_blocks
 from shepherd_worker.errors import EngineFailedError
 
 CPU_SHARE = 0.25
@@ -42,6 +43,21 @@ def choose_num_blocks(
         return affordable
     useful = -(-max_seq_len // config.block_size) * config.max_batch_size
     return min(affordable, useful)
+
+
+def choose_num_host_blocks(config: EngineConfig, *, block_bytes: int) -> int:
+    """As many as the option's bytes hold.
+
+    Raises:
+        EngineFailedError: the machine has not that much memory left, or the bytes hold no tier.
+    """
+    num_blocks = count_host_blocks(config, block_bytes)
+    free = _available_bytes()
+    if num_blocks * block_bytes > free:
+        raise EngineFailedError(
+            f"host_cache_size={config.host_cache_size} bytes are more than the {free} that are free"
+        )
+    return num_blocks
 
 
 def _available_bytes() -> int:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from shepherd_worker.engine.embedded.block_pool import BlockCopy
 from shepherd_worker.engine.embedded.scheduler import StepPlan
 from shepherd_worker.engine.validation import VisionLimits
 from shepherd_worker.engine.vision import ImageProcessor
@@ -30,6 +31,8 @@ class RunnerInfo:
     """Positions that the model knows."""
     eos_token_ids: frozenset[int]
     num_blocks: int
+    num_host_blocks: int
+    """0 without a host tier."""
     block_bytes: int
     """Size of one block's record in `read_blocks` and `write_blocks`."""
     tokenizer_file: Path | None
@@ -74,6 +77,10 @@ class Runner(Protocol):
 
     def forward(self, plan: StepPlan) -> list[Samples]:
         """Compute the plan's tokens and write their KV; one result per work, in order."""
+        ...
+
+    def copy_blocks(self, copies: Sequence[BlockCopy]) -> None:
+        """Copy records between device and host, as if one after the other."""
         ...
 
     def read_blocks(self, block_ids: Sequence[int]) -> list[bytes]:

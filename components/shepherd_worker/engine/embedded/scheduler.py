@@ -21,7 +21,8 @@ from collections import deque
 from collections.abc import Sequence as ReadOnlyList
 from dataclasses import dataclass, field
 
-from shepherd_worker.engine.embedded.block_pool import BlockPool
+from shepherd_events.events import Tier
+from shepherd_worker.engine.embedded.block_pool import BlockCopy, BlockPool
 from shepherd_worker.engine.embedded.sequence import Sequence
 from shepherd_worker.engine.protocol import SequenceFinished
 from shepherd_worker.errors import OverloadedError
@@ -69,6 +70,8 @@ class StepPlan:
     """One forward pass; decodes come first."""
 
     work: list[Work] = field(default_factory=list)
+    copies: list[BlockCopy] = field(default_factory=list)
+    """Between device and host, in this order, before anything is written to a device block."""
     imports: list[Import] = field(default_factory=list)
     new_block_ids: list[int] = field(default_factory=list)
     """Blocks that were taken empty for this pass; they hold what someone left there."""
@@ -117,6 +120,7 @@ class Scheduler:
         if self.num_preempted_total == preempted_before:
             self._admit_waiting(plan)
             self._plan_drafts(plan)
+        plan.copies = self._pool.drain_copies()
         return plan
 
     def mark_computed(self, sequence: Sequence, num_tokens: int) -> None:
@@ -128,7 +132,9 @@ class Scheduler:
         if start == stop:
             return
         run = sequence.stored_run(start, stop, size)
-        sequence.block_ids[start:stop] = self._pool.store(sequence.block_ids[start:stop], run)
+        blocks = self._pool.store(sequence.block_ids[start:stop], run)
+        self._pool.retain(blocks, sequence.retentions(start, stop, size))
+        sequence.block_ids[start:stop] = blocks
 
     def settle(self, sequence: Sequence, num_drafted: int, num_accepted: int) -> None:
         """A draft was verified and the accepted tokens are appended: give back what is not needed."""
@@ -217,6 +223,7 @@ class Scheduler:
         size, num_tokens = self._pool.block_size, len(sequence.token_ids)
         reusable = (num_tokens - 1) // size  # at least one token is computed, to have its logits
         matched = self._pool.match(sequence.hashes(reusable, size))
+        num_on_device = sum(block.tier is Tier.DEVICE for block in matched)
         blocks = self._pool.acquire(
             matched,
             -(-num_tokens // size) - len(matched),
@@ -226,14 +233,25 @@ class Scheduler:
         if blocks is None:
             return None
         sequence.block_ids = blocks
-        sequence.num_computed = len(matched) * size
-        if matched:
-            self._pool.record(sequence.reused_run(len(matched), size))
-        if sequence.num_cached is None:
-            sequence.num_cached = len(matched) * size
+        self._reuse(sequence, num_on_device, len(matched))
         filled = self._plan_import(sequence, len(matched), reusable, plan)
         plan.new_block_ids += blocks[filled:]
         return num_tokens - filled * size
+
+    def _reuse(self, sequence: Sequence, num_on_device: int, num_matched: int) -> None:
+        """Take the first blocks as computed; those after `num_on_device` were on the host."""
+        size = self._pool.block_size
+        sequence.num_computed = num_matched * size
+        self._pool.retain(
+            sequence.block_ids[:num_matched], sequence.retentions(0, num_matched, size)
+        )
+        parts = ((0, num_on_device, Tier.DEVICE), (num_on_device, num_matched, Tier.HOST))
+        for start, stop, tier in parts:
+            if start < stop:
+                self._pool.record(sequence.reused_run(start, stop, size, tier))
+        if sequence.num_cached is None:
+            sequence.num_cached = num_matched * size
+            sequence.num_cached_on_host = (num_matched - num_on_device) * size
 
     def _plan_import(self, sequence: Sequence, start: int, limit: int, plan: StepPlan) -> int:
         """Fill blocks from `start` on with what was imported; the first block that is not filled."""

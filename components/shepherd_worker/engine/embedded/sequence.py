@@ -24,7 +24,9 @@ from shepherd_events.events import (
     CacheContext,
     MediaKey,
     MediaSpan,
+    Tier,
 )
+from shepherd_worker.engine.embedded.retention import BlockRetention, block_retention
 from shepherd_worker.engine.embedded.speculative import NgramDrafter
 from shepherd_worker.request import FinishReason, GenerateRequest
 
@@ -67,6 +69,8 @@ class Sequence:
     """Tokens whose KV is in the cache."""
     num_cached: int | None = None
     """Prompt tokens found in the cache at the first admission; None before it."""
+    num_cached_on_host: int = 0
+    """Those of them that were found on the host tier."""
     num_transferred: int = 0
     """Prompt tokens whose KV was imported."""
     finish_reason: FinishReason | None = None
@@ -148,15 +152,27 @@ class Sequence:
             media=self._media_keys(start, stop, block_size),
         )
 
-    def reused_run(self, num_blocks: int, block_size: int) -> BlocksReused:
-        """What to say when the first `num_blocks` blocks were found."""
+    def reused_run(self, start: int, stop: int, block_size: int, tier: Tier) -> BlocksReused:
+        """What to say when blocks [start, stop) were found on a tier."""
+        hashes = self.hashes(stop, block_size)
         return BlocksReused(
-            block_hashes=array("Q", self.hashes(num_blocks, block_size)),
-            parent_hash=None,
-            start_block=0,
+            block_hashes=array("Q", hashes[start:]),
+            parent_hash=hashes[start - 1] if start else None,
+            start_block=start,
+            tier=tier,
             context=self.context,
             origin=self.request.origin,
         )
+
+    def retentions(self, start: int, stop: int, block_size: int) -> list[BlockRetention | None]:
+        """What the request says of blocks [start, stop); None where it says nothing."""
+        retention = self.request.retention
+        if retention is None:
+            return [None] * (stop - start)
+        return [
+            block_retention(retention, self.num_prompt, at * block_size, (at + 1) * block_size)
+            for at in range(start, stop)
+        ]
 
     def _media_keys(self, start: int, stop: int, block_size: int) -> tuple[MediaKey, ...]:
         """The media of each of the blocks [start, stop)."""

@@ -9,10 +9,11 @@ import torch
 import transformers
 from torch import Tensor
 
+from shepherd_worker.engine.embedded.block_pool import BlockCopy
 from shepherd_worker.engine.embedded.image_rows import image_rows, rotary_positions
 from shepherd_worker.engine.embedded.kv_cache import PagedKvCache
 from shepherd_worker.engine.embedded.layout import Segment, lay_out
-from shepherd_worker.engine.embedded.memory import choose_num_blocks
+from shepherd_worker.engine.embedded.memory import choose_num_blocks, choose_num_host_blocks
 from shepherd_worker.engine.embedded.model import CausalModel, choose_device, load_model
 from shepherd_worker.engine.embedded.packing import PackedStep, pack
 from shepherd_worker.engine.embedded.runner import RunnerInfo, Samples
@@ -54,8 +55,14 @@ class TorchRunner:
             max_seq_len=min(config.max_seq_len or model.max_seq_len, model.max_seq_len),
             device=device,
         )
+        num_host_blocks = choose_num_host_blocks(config, block_bytes=block_bytes)
         self._cache = PagedKvCache(
-            model.geometry, num_blocks, config.block_size, dtype=model.dtype, device=device
+            model.geometry,
+            num_blocks,
+            config.block_size,
+            dtype=model.dtype,
+            device=device,
+            num_host_blocks=num_host_blocks,
         )
         layout = f"{model.dtype} {model.geometry} block_size={config.block_size}"
         return RunnerInfo(
@@ -66,6 +73,7 @@ class TorchRunner:
             max_seq_len=model.max_seq_len,
             eos_token_ids=model.eos_token_ids,
             num_blocks=num_blocks,
+            num_host_blocks=num_host_blocks,
             block_bytes=block_bytes,
             tokenizer_file=_tokenizer_file(config.tokenizer, directory),
             serves_lora=False,
@@ -97,6 +105,10 @@ class TorchRunner:
         return self._model.logits(
             packed.token_ids, positions, packed.logit_rows, packed.attention, embeddings
         )
+
+    def copy_blocks(self, copies: ReadOnlyList[BlockCopy]) -> None:
+        """See `Runner.copy_blocks`."""
+        self._cache.copy_blocks(copies)
 
     def read_blocks(self, block_ids: ReadOnlyList[int]) -> list[bytes]:
         """See `Runner.read_blocks`."""
