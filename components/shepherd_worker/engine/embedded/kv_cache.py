@@ -61,10 +61,24 @@ class PagedKvCache:
         self._rows = self._storage.view(-1, *heads)
         self._gathered = self._storage.new_empty(2, 0)
 
+    @property
+    def storage(self) -> Tensor:
+        """The whole of it, for kernels that find their way by themselves."""
+        return self._storage
+
+    @property
+    def rows_per_block(self) -> int:
+        """Rows of all layers, keys and values."""
+        return self.pages_per_block * self.block_size
+
+    def layer_rows(self, layer: int) -> tuple[int, int]:
+        """How far a layer's keys and its values lie behind the first layer's keys, in rows."""
+        return 2 * layer * self.block_size, (2 * layer + 1) * self.block_size
+
     def row_index(self, block_ids: Tensor, positions: Tensor) -> Tensor:
         """Rows of tokens at `positions` [n] of their sequences, in blocks `block_ids` [n]."""
         size = self.block_size
-        return block_ids * (self.pages_per_block * size) + positions % size
+        return block_ids * self.rows_per_block + positions % size
 
     def write(self, layer: int, rows: Tensor, keys: Tensor, values: Tensor) -> None:
         """Put keys and values [n, num_kv_heads, head_dim] at `rows` [n]."""
