@@ -204,6 +204,17 @@ class WorkerConfig:
         minimum=0,
         group="engine",
     )
+    cuda_graph_max_batch_size: int | None = option(
+        "Decodes that CUDA replays as one graph at most; none takes --max-batch-size, 0 has no graphs.",
+        default=None,
+        minimum=0,
+        group="engine",
+    )
+    torch_compile: bool = option(
+        "Fuse the layers' small operations on CUDA; the start takes longer.",
+        default=False,
+        group="engine",
+    )
     transfer_host: str = option(
         "Address from which decode workers fetch KV.", default="127.0.0.1", group="engine"
     )
@@ -245,6 +256,8 @@ class WorkerConfig:
             speculative_window=self.speculative_window,
             speculative_max_draft=self.speculative_max_draft,
             multimodal_embedding_cache_capacity_gb=self.multimodal_embedding_cache_capacity_gb,
+            cuda_graph_max_batch_size=self.cuda_graph_max_batch_size,
+            torch_compile=self.torch_compile,
             transfer_host=self.transfer_host,
             transfer_lease_s=self.transfer_lease_s,
         )

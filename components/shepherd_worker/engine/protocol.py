@@ -66,6 +66,10 @@ class EngineConfig:
     dtype: str = "auto"
     multimodal_embedding_cache_capacity_gb: float = 0.25
     """Gibibytes of image embeddings that are kept to be used again; the newest image always is."""
+    cuda_graph_max_batch_size: int | None = None
+    """Decodes that are replayed as one CUDA graph at most; None takes `max_batch_size`, 0 has none."""
+    torch_compile: bool = False
+    """Fuse the layers' small operations on CUDA; costs time at the start."""
     transfer_host: str = "127.0.0.1"
     """Where a prefill worker's KV can be fetched from."""
     speculative: Literal["none", "ngram"] = "none"

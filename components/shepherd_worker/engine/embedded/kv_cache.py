@@ -50,6 +50,7 @@ class PagedKvCache:
         self.geometry = geometry
         self.block_size = block_size
         self.device = device
+        self.num_blocks = num_blocks
         self.pages_per_block = 2 * geometry.num_layers
         heads = (geometry.num_kv_heads, geometry.head_dim)
         record = (geometry.num_layers, 2, block_size, *heads)

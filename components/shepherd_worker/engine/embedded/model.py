@@ -32,6 +32,8 @@ class CausalModel:
     module: Any
     """A `PreTrainedModel`; transformers is not typed."""
     geometry: KvGeometry
+    group_size: int
+    """Query heads that share a KV head."""
     vocab_size: int
     max_seq_len: int
     eos_token_ids: frozenset[int]
@@ -42,7 +44,7 @@ class CausalModel:
         self,
         token_ids: Tensor,
         positions: Tensor,
-        rows: Tensor,
+        rows: Tensor | slice,
         paged: Attends,
         embeddings: Tensor | None = None,
     ) -> Tensor:
@@ -85,7 +87,7 @@ def load_model(directory: Path, *, dtype: str, device: torch.device) -> CausalMo
         kind = _choose_dtype(dtype, config, device)
         module = _load_weights(directory, kind, _model_class(config)).to(device).eval()
         module.set_attn_implementation(_attention(config))
-        geometry = _learn_geometry(module, device)
+        geometry, group_size = _learn_geometry(module, device)
     except (EngineFailedError, UnusableInputError):
         raise
     except Exception as error:
@@ -95,6 +97,7 @@ def load_model(directory: Path, *, dtype: str, device: torch.device) -> CausalMo
     return CausalModel(
         module=module,
         geometry=geometry,
+        group_size=group_size,
         vocab_size=text.vocab_size,
         max_seq_len=text.max_position_embeddings,
         eos_token_ids=_eos_token_ids(module),
@@ -108,7 +111,7 @@ def _forward(
     module: Any,
     token_ids: Tensor,
     positions: Tensor,
-    rows: Tensor,
+    rows: Tensor | slice,
     paged: Attends,
     embeddings: Tensor | None = None,
 ) -> Tensor:
@@ -194,7 +197,8 @@ class _DryRun:
         return torch.zeros_like(call.query)
 
 
-def _learn_geometry(module: Any, device: torch.device) -> KvGeometry:
+def _learn_geometry(module: Any, device: torch.device) -> tuple[KvGeometry, int]:
+    """What the KV looks like, and how many query heads share a KV head."""
     run, last = _DryRun(), torch.tensor([1], device=device)
     logits = _forward(module, last.repeat(2), torch.arange(2, device=device), last, run)
     name = type(module).__name__
@@ -210,4 +214,5 @@ def _learn_geometry(module: Any, device: torch.device) -> KvGeometry:
     if len(logits) != 1:
         raise EngineFailedError(f"{name} is not supported: it computes logits of every token")
     _, num_kv_heads, head_dim = shapes.pop()
-    return KvGeometry(len(layers), num_kv_heads, head_dim)
+    num_heads = run.calls[0].query.shape[1]
+    return KvGeometry(len(layers), num_kv_heads, head_dim), num_heads // num_kv_heads

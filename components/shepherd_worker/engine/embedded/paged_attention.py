@@ -59,9 +59,10 @@ class PagedInputs:
         """`numbers` [at least as many as the layout has], int32."""
         tokens = layout.num_tokens
         tiles = TILE_NUMBERS * (layout.num_decodes + layout.num_chunk_tiles)
-        sizes = (tokens, tokens, tokens, tiles, layout.num_logits)
+        sizes = [tokens, tokens, tokens, tiles, layout.num_logits or 0]
         taken = sum(sizes)
-        return cls(*numbers[:taken].split(sizes), numbers[taken:])
+        views = torch.split(numbers[:taken], sizes)
+        return cls(views[0], views[1], views[2], views[3], views[4], numbers[taken:])
 
 
 class PagedBatch:

@@ -48,8 +48,10 @@ class PagedLayout:
     num_decodes: int
     """D, padding included."""
     num_chunk_tiles: int
-    num_logits: int
-    """R; 0 in a padded layout, where every row has its logits computed."""
+    num_logits: int | None
+    """R; None in a padded layout, where every row has its logits computed."""
+    stops: tuple[int, ...]
+    """The row after the last of each segment, as they were given."""
 
 
 def bucket_sizes(largest: int) -> tuple[int, ...]:
@@ -63,9 +65,7 @@ def bucket_for(count: int, buckets: Sequence[int]) -> int | None:
     return buckets[at] if at < len(buckets) else None
 
 
-def lay_out_padded(
-    segments: Sequence[Segment], geometry: PageGeometry, bucket: int
-) -> PagedLayout:
+def lay_out_padded(segments: Sequence[Segment], geometry: PageGeometry, bucket: int) -> PagedLayout:
     """A step of decodes alone, padded to `bucket` of them."""
     padding = bucket - len(segments)
     token_ids, positions, rows, tiles, tables = (array("i") for _ in range(5))
@@ -82,7 +82,7 @@ def lay_out_padded(
     for row in range(len(segments), bucket):
         tiles.extend((0, row, 1, -1))
     numbers = token_ids + positions + rows + tiles + tables
-    return PagedLayout(numbers, bucket, bucket, 0, 0)
+    return PagedLayout(numbers, bucket, bucket, 0, None, tuple(range(1, len(segments) + 1)))
 
 
 def lay_out_step(segments: Sequence[Segment], geometry: PageGeometry) -> PagedLayout:
@@ -109,6 +109,7 @@ def lay_out_step(segments: Sequence[Segment], geometry: PageGeometry) -> PagedLa
         num_decodes=num_decodes,
         num_chunk_tiles=len(tiles) // TILE_NUMBERS - num_decodes,
         num_logits=len(logit_rows),
+        stops=tuple(stops),
     )
 
 

@@ -84,7 +84,8 @@ def sample(logits: Tensor, works: ReadOnlyList[Work]) -> list[Samples]:
 
 def _verify(logits: Tensor, verifications: ReadOnlyList[_Verification]) -> None:
     best = logits.max(-1)
-    finite, likeliest = best.values.isfinite().tolist(), best.indices.tolist()
+    # one transfer: each would wait for the device
+    finite, likeliest = torch.stack((best.values.isfinite().long(), best.indices)).tolist()
     pending: list[_Verification] = []
     for each in verifications:
         if each.sequence.takes_likeliest:

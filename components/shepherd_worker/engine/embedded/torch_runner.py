@@ -7,15 +7,13 @@ from pathlib import Path
 
 import torch
 import transformers
-from torch import Tensor
 
 from shepherd_worker.engine.embedded.block_pool import BlockCopy
-from shepherd_worker.engine.embedded.image_rows import image_rows, rotary_positions
+from shepherd_worker.engine.embedded.forward_pass import ForwardPass, GatheredPass
 from shepherd_worker.engine.embedded.kv_cache import PagedKvCache
-from shepherd_worker.engine.embedded.layout import Segment, lay_out
+from shepherd_worker.engine.embedded.layout import lay_out
 from shepherd_worker.engine.embedded.memory import choose_num_blocks, choose_num_host_blocks
 from shepherd_worker.engine.embedded.model import CausalModel, choose_device, load_model
-from shepherd_worker.engine.embedded.packing import PackedStep, pack
 from shepherd_worker.engine.embedded.runner import RunnerInfo, Samples
 from shepherd_worker.engine.embedded.sampler import sample
 from shepherd_worker.engine.embedded.scheduler import StepPlan
@@ -27,6 +25,7 @@ from shepherd_worker.engine.embedded.vision import (
 from shepherd_worker.engine.embedded.weights import find_model, find_weights, fingerprint
 from shepherd_worker.engine.protocol import EngineConfig
 from shepherd_worker.engine.vision import ImageProcessor, VisionTower
+from shepherd_worker.errors import EngineFailedError
 
 
 class TorchRunner:
@@ -37,6 +36,7 @@ class TorchRunner:
         self._model: CausalModel
         self._vision: TorchVisionTower | None = None
         self._cache: PagedKvCache
+        self._pass: ForwardPass
 
     def load(self) -> RunnerInfo:
         """See `Runner.load`."""
@@ -49,11 +49,9 @@ class TorchRunner:
             capacity = int(config.multimodal_embedding_cache_capacity_gb * 2**30)
             self._vision = load_vision(model.module, directory, cache_bytes=capacity)
         block_bytes = model.geometry.block_bytes(config.block_size, model.dtype)
+        max_seq_len = min(config.max_seq_len or model.max_seq_len, model.max_seq_len)
         num_blocks = choose_num_blocks(
-            config,
-            block_bytes=block_bytes,
-            max_seq_len=min(config.max_seq_len or model.max_seq_len, model.max_seq_len),
-            device=device,
+            config, block_bytes=block_bytes, max_seq_len=max_seq_len, device=device
         )
         num_host_blocks = choose_num_host_blocks(config, block_bytes=block_bytes)
         self._cache = PagedKvCache(
@@ -64,6 +62,7 @@ class TorchRunner:
             device=device,
             num_host_blocks=num_host_blocks,
         )
+        self._pass = make_pass(model, self._cache, self._vision, config)
         layout = f"{model.dtype} {model.geometry} block_size={config.block_size}"
         return RunnerInfo(
             version=f"transformers {transformers.__version__}, torch {torch.__version__}",
@@ -91,20 +90,8 @@ class TorchRunner:
     @torch.inference_mode()
     def forward(self, plan: StepPlan) -> list[Samples]:
         """See `Runner.forward`."""
-        if plan.new_block_ids:
-            self._cache.clear(torch.tensor(plan.new_block_ids, device=self._cache.device))
-        segments = lay_out(plan.work)
-        packed = pack(segments, self._cache)
-        return sample(self._logits(segments, packed), plan.work)
-
-    def _logits(self, segments: ReadOnlyList[Segment], packed: PackedStep) -> Tensor:
-        positions, embeddings = packed.positions, None
-        if self._vision is not None and any(segment.images for segment in segments):
-            positions = rotary_positions(segments, packed.stops, positions)
-            embeddings = self._vision.embed(packed.token_ids, image_rows(segments, packed.stops))
-        return self._model.logits(
-            packed.token_ids, positions, packed.logit_rows, packed.attention, embeddings
-        )
+        logits = self._pass.logits(lay_out(plan.work), plan.new_block_ids)
+        return sample(logits, plan.work)
 
     def copy_blocks(self, copies: ReadOnlyList[BlockCopy]) -> None:
         """See `Runner.copy_blocks`."""
@@ -119,6 +106,43 @@ class TorchRunner:
     ) -> None:
         """See `Runner.write_blocks`."""
         self._cache.write_blocks(block_ids, payloads)
+
+
+def make_pass(
+    model: CausalModel, cache: PagedKvCache, vision: TorchVisionTower | None, config: EngineConfig
+) -> ForwardPass:
+    """The way to compute on the model's device.
+
+    Raises:
+        EngineFailedError: CUDA needs Triton, and it is not there.
+    """
+    if cache.device.type != "cuda":
+        return GatheredPass(model, cache, vision)
+    try:
+        # Triton comes with PyTorch's CUDA builds only
+        from shepherd_worker.engine.embedded.paged_pass import (  # noqa: PLC0415
+            PagedPass,
+            compile_layers,
+        )
+    except ModuleNotFoundError as error:
+        raise EngineFailedError(
+            f"device=cuda needs the package {error.name}, which comes with PyTorch for CUDA"
+        ) from error
+    if config.torch_compile:
+        compile_layers(model.module)
+    paged = PagedPass(model, cache, vision)
+    if config.cuda_graph_max_batch_size != 0 and vision is None:
+        paged.record_decodes(
+            min(config.cuda_graph_max_batch_size or config.max_batch_size, config.max_batch_size),
+            _blocks_per_sequence(model, cache, config),
+        )
+    return paged
+
+
+def _blocks_per_sequence(model: CausalModel, cache: PagedKvCache, config: EngineConfig) -> int:
+    """Of the longest sequence that may run."""
+    max_seq_len = min(config.max_seq_len or model.max_seq_len, model.max_seq_len)
+    return min(cache.num_blocks, -(-max_seq_len // cache.block_size))
 
 
 def _tokenizer_file(option: str, directory: Path) -> Path | None:
