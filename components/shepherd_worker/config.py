@@ -215,6 +215,29 @@ class WorkerConfig:
         default=False,
         group="engine",
     )
+    kv_connector: str = option(
+        "Store that keeps KV blocks beyond this process, as NAME:LOCATION: disk:PATH, memory:, or one of yours; empty has none.",
+        default="",
+        group="engine",
+    )
+    kv_connector_size: int = option(
+        "Bytes that the KV store may take; the least recently used blocks leave it.",
+        default=16 << 30,
+        minimum=1,
+        group="engine",
+    )
+    kv_connector_buffer: int = option(
+        "Bytes of host memory for loaded blocks, and as much again for those to be saved.",
+        default=1 << 30,
+        minimum=1,
+        group="engine",
+    )
+    kv_connector_timeout_s: float = option(
+        "Seconds that a request waits for each of the KV store's answers before it is computed instead.",
+        default=5.0,
+        minimum=0.01,
+        group="engine",
+    )
     transfer_host: str = option(
         "Address from which decode workers fetch KV.", default="127.0.0.1", group="engine"
     )
@@ -258,6 +281,10 @@ class WorkerConfig:
             multimodal_embedding_cache_capacity_gb=self.multimodal_embedding_cache_capacity_gb,
             cuda_graph_max_batch_size=self.cuda_graph_max_batch_size,
             torch_compile=self.torch_compile,
+            kv_connector=self.kv_connector,
+            kv_connector_size=self.kv_connector_size,
+            kv_connector_buffer=self.kv_connector_buffer,
+            kv_connector_timeout_s=self.kv_connector_timeout_s,
             transfer_host=self.transfer_host,
             transfer_lease_s=self.transfer_lease_s,
         )

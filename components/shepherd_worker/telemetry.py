@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from shepherd_events.publisher import PublisherCounters
-from shepherd_worker.engine.protocol import EngineStats
+from shepherd_worker.engine.protocol import EngineStats, KvStoreStats
 from shepherd_worker.errors import DrainDeadlineError, InvalidRequestError, OverloadedError
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -117,6 +117,8 @@ class EngineCollector(Collector):
         """Called by prometheus_client, from any thread."""
         stats = self._stats()
         yield from _engine_metrics(stats)
+        if stats.kv_store is not None:
+            yield from _kv_store_metrics(stats.kv_store)
         stream = self._stream()
         if stream is not None:
             yield from _stream_metrics(stream)
@@ -164,10 +166,12 @@ def _engine_metrics(stats: EngineStats) -> Iterator[Metric]:
         stats.prompt_tokens_total
         - stats.prompt_tokens_cached_total
         - stats.prompt_tokens_transferred_total
+        - stats.prompt_tokens_loaded_total
     )
     prompt.add_metric(["computed"], computed)
     prompt.add_metric(["device"], stats.prompt_tokens_cached_total)
     prompt.add_metric(["remote"], stats.prompt_tokens_transferred_total)
+    prompt.add_metric(["store"], stats.prompt_tokens_loaded_total)
     yield prompt
     counters = (
         ("generated_tokens", "Tokens generated.", stats.generated_tokens_total),
@@ -192,6 +196,22 @@ def _engine_metrics(stats: EngineStats) -> Iterator[Metric]:
     )
     for name, text, value in counters:
         yield CounterMetricFamily(f"shepherd_worker_{name}", text, value=value)
+
+
+def _kv_store_metrics(stats: KvStoreStats) -> Iterator[Metric]:
+    counters = (
+        ("hits", "Prompt blocks that the KV store gave.", stats.blocks_hit_total),
+        ("misses", "Prompt blocks that no tier and no store gave.", stats.blocks_missed_total),
+        ("loaded_bytes", "KV bytes read from the store.", stats.loaded_bytes_total),
+        ("saved_bytes", "KV bytes written to the store.", stats.saved_bytes_total),
+        ("dropped_saves", "Blocks that were not saved.", stats.saves_dropped_total),
+        ("corrupt", "Blocks found damaged or foreign.", stats.blocks_corrupt_total),
+        ("evicted", "Blocks removed from the store to make room.", stats.blocks_evicted_total),
+        ("late", "Times that a request did not wait for the store.", stats.loads_late_total),
+        ("failures", "Calls that the store failed.", stats.failures_total),
+    )
+    for name, text, value in counters:
+        yield CounterMetricFamily(f"shepherd_worker_kv_store_{name}", text, value=value)
 
 
 def exposition(registry: CollectorRegistry) -> str:

@@ -70,6 +70,14 @@ class EngineConfig:
     """Decodes that are replayed as one CUDA graph at most; None takes `max_batch_size`, 0 has none."""
     torch_compile: bool = False
     """Fuse the layers' small operations on CUDA; costs time at the start."""
+    kv_connector: str = ""
+    """NAME:LOCATION of the store that keeps KV blocks beyond this process; empty for none."""
+    kv_connector_size: int = 16 << 30
+    """Bytes that the store may take."""
+    kv_connector_buffer: int = 1 << 30
+    """Bytes of host memory for blocks that are loaded, and as much again for those to be saved."""
+    kv_connector_timeout_s: float = 5.0
+    """How long a sequence waits for each of the store's answers before it is computed instead."""
     transfer_host: str = "127.0.0.1"
     """Where a prefill worker's KV can be fetched from."""
     speculative: Literal["none", "ngram"] = "none"
@@ -105,6 +113,28 @@ class EngineInfo:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class KvStoreStats:
+    """What came of the KV store behind `EngineConfig.kv_connector`; totals count from the start."""
+
+    blocks_hit_total: int = 0
+    """Prompt blocks that no tier had and the store gave."""
+    blocks_missed_total: int = 0
+    """Prompt blocks that no tier had and the store did not give, for whatever reason."""
+    loaded_bytes_total: int = 0
+    saved_bytes_total: int = 0
+    saves_dropped_total: int = 0
+    """Blocks that were not saved: too many were waiting, or they could not be written."""
+    blocks_corrupt_total: int = 0
+    """Blocks that were found damaged or foreign, and removed."""
+    blocks_evicted_total: int = 0
+    """Blocks that this worker removed from the store to make room."""
+    loads_late_total: int = 0
+    """Times that a sequence went on without the store's answer."""
+    failures_total: int = 0
+    """Calls that the store failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStats:
     """Where an engine stands; totals count from the start."""
 
@@ -124,6 +154,8 @@ class EngineStats:
     """Those of them that were found on the host tier."""
     prompt_tokens_transferred_total: int = 0
     """Prompt tokens whose KV came from a prefill worker."""
+    prompt_tokens_loaded_total: int = 0
+    """Prompt tokens whose KV came from the KV store; usage counts them as cached."""
     generated_tokens_total: int = 0
     blocks_stored_total: int = 0
     blocks_evicted_total: int = 0
@@ -148,6 +180,8 @@ class EngineStats:
     leases: int = 0
     """Handoffs that wait to be fetched."""
     leases_expired_total: int = 0
+    kv_store: KvStoreStats | None = None
+    """None without a KV store."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

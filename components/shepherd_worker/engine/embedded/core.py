@@ -11,7 +11,10 @@ import logging
 import time
 from collections.abc import Callable
 from collections.abc import Sequence as ReadOnlyList
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from itertools import takewhile
+from typing import Protocol
 
 from tokenizers import Tokenizer
 
@@ -50,6 +53,23 @@ class StepOutput:
         return bool(self.outputs or self.events)
 
 
+class BlockSaver(Protocol):
+    """Who keeps blocks beyond this process."""
+
+    def save(
+        self,
+        events: ReadOnlyList[CacheEvent],
+        *,
+        loaded: AbstractSet[BlockHash],
+        read: Callable[[ReadOnlyList[BlockHash]], list[bytes]],
+    ) -> None:
+        """Take over what a step stored, without waiting; `loaded` are those it gave itself.
+
+        `read` copies the records of the first blocks of a list, as far as it can.
+        """
+        ...
+
+
 class EngineCore:
     """See the module's docstring."""
 
@@ -60,21 +80,24 @@ class EngineCore:
         scheduler: Scheduler,
         tokenizer: Tokenizer | None,
         *,
+        saver: BlockSaver | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock` gives seconds that never go back."""
+        """`clock` gives seconds that never go back; `saver` keeps blocks beyond this process."""
         self._runner = runner
         self._pool = pool
         self._scheduler = scheduler
         self._tokenizer = tokenizer
         self._clock = clock
         self._pace = Pace()
+        self._saver = saver
         self._stop_strings: dict[Sequence, StopStrings] = {}
         self._outputs: list[Output] = []
         self._num_prompt_tokens = 0
         self._num_cached_tokens = 0
         self._num_cached_on_host_tokens = 0
         self._num_transferred_tokens = 0
+        self._num_loaded_tokens = 0
         self._num_generated_tokens = 0
         self._num_drafts = 0
         self._num_drafted = 0
@@ -129,7 +152,10 @@ class EngineCore:
             self._compute(plan)
             self._pace.step(self._clock() - begun, self._num_ended - ended_before)
         outputs, self._outputs = tuple(self._outputs), []
-        return StepOutput(outputs, self._pool.drain_events()), bool(plan.work)
+        events = self._pool.drain_events()
+        if self._saver is not None and events:
+            self._saver.save(events, loaded=self._loaded_hashes(plan), read=self._read_stored)
+        return StepOutput(outputs, events), bool(plan.work)
 
     def stats(self) -> EngineStats:
         """The engine's own counters."""
@@ -146,6 +172,7 @@ class EngineCore:
             prompt_tokens_cached_total=self._num_cached_tokens,
             prompt_tokens_cached_on_host_total=self._num_cached_on_host_tokens,
             prompt_tokens_transferred_total=self._num_transferred_tokens,
+            prompt_tokens_loaded_total=self._num_loaded_tokens,
             generated_tokens_total=self._num_generated_tokens,
             blocks_stored_total=self._pool.num_stored_total,
             blocks_evicted_total=self._pool.num_evicted_total,
@@ -163,8 +190,25 @@ class EngineCore:
         for planned in plan.imports:
             sequence, stop = planned.sequence, planned.start + len(planned.payloads)
             self._runner.write_blocks(sequence.block_ids[planned.start : stop], planned.payloads)
-            sequence.num_transferred = len(planned.payloads) * self._pool.block_size
-            self._scheduler.mark_computed(sequence, sequence.num_transferred)
+            num_tokens = len(planned.payloads) * self._pool.block_size
+            if planned.from_store:
+                sequence.num_loaded = num_tokens
+            else:
+                sequence.num_transferred = num_tokens
+            self._scheduler.mark_computed(sequence, num_tokens)
+
+    def _loaded_hashes(self, plan: StepPlan) -> frozenset[BlockHash]:
+        loaded: set[BlockHash] = set()
+        for planned in plan.imports:
+            if planned.from_store:
+                stop = planned.start + len(planned.payloads)
+                loaded.update(planned.sequence.hashes(stop, self._pool.block_size)[planned.start :])
+        return frozenset(loaded)
+
+    def _read_stored(self, hashes: ReadOnlyList[BlockHash]) -> list[bytes]:
+        """The records of the first blocks, as far as they lie on the device."""
+        found = takewhile(lambda block: block.tier is Tier.DEVICE, self._pool.match(hashes))
+        return self._runner.read_blocks([block.block_id for block in found])
 
     def _compute(self, plan: StepPlan) -> None:
         results = self._runner.forward(plan)
@@ -201,6 +245,7 @@ class EngineCore:
             self._num_cached_tokens += sequence.num_cached or 0
             self._num_cached_on_host_tokens += sequence.num_cached_on_host
             self._num_transferred_tokens += sequence.num_transferred
+            self._num_loaded_tokens += sequence.num_loaded
         sequence.token_ids.append(sample.token_id)
         self._num_generated_tokens += 1
         try:
@@ -243,5 +288,5 @@ class EngineCore:
         self._stop_strings.pop(sequence, None)
         self._num_ended += 1
         self._scheduler.finish(sequence, chunk.finish_reason or FinishReason.LENGTH)
-        usage = Usage(sequence.num_prompt, sequence.num_cached or 0, sequence.num_output)
+        usage = Usage(sequence.num_prompt, sequence.num_reused, sequence.num_output)
         self._outputs.append(Output(sequence, replace(chunk, usage=usage), last=True))

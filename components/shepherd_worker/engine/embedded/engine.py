@@ -19,6 +19,8 @@ from random import Random
 
 from shepherd_events.block_hash import root_hash, salt_id
 from shepherd_events.events import CacheContext
+from shepherd_worker.engine.connector import create_connector
+from shepherd_worker.engine.connector.protocol import KvStore
 from shepherd_worker.engine.embedded.core import EngineCore, StepOutput
 from shepherd_worker.engine.embedded.engine_thread import EngineThread
 from shepherd_worker.engine.embedded.loading import Loaded, load_engine
@@ -66,9 +68,18 @@ class EmbeddedEngine:
         name: str = "torch",
         clock_ns: Callable[[], int] = time.time_ns,
         transfer_timeout_s: float = FRAME_TIMEOUT_S,
+        store: KvStore | None = None,
     ) -> None:
-        """`transfer_timeout_s` is how long a prefill worker may be silent while it is fetched from."""
+        """Check what can be checked without loading the model.
+
+        `transfer_timeout_s` is how long a prefill worker may be silent while it is
+        fetched from; `store` takes the place of what `config.kv_connector` names.
+
+        Raises:
+            UnusableInputError: the KV store's location cannot be used.
+        """
         self._config = config
+        self._connector = create_connector(config, store)
         self._runner = runner
         self._name = name
         self._clock_ns = clock_ns
@@ -92,7 +103,7 @@ class EmbeddedEngine:
         """See `Engine.start`."""
         self._started = asyncio.get_running_loop().create_future()
         self._thread = EngineThread(
-            partial(load_engine, self._runner, self._config, self._name),
+            partial(load_engine, self._runner, self._config, self._name, self._connector),
             ready=self._on_ready,
             deliver=self._on_output,
             died=self._on_death,
@@ -116,8 +127,7 @@ class EmbeddedEngine:
         """See `Engine.generate`."""
         with self._call():
             sequence = self._accept(request, prefill_only=False)
-            if handoff is not None:
-                sequence.imported = await self._fetch(sequence, handoff)
+            sequence.imported = await self._import(sequence, handoff)
             async with aclosing(self._run(sequence)) as chunks:
                 async for chunk in chunks:
                     yield chunk
@@ -129,6 +139,7 @@ class EmbeddedEngine:
         """
         with self._call():
             sequence = self._accept(request, prefill_only=True)
+            sequence.imported = await self._import(sequence, None)
             release = partial(self._post, partial(EngineCore.cancel, sequence=sequence))
             try:
                 async with aclosing(self._run(sequence)) as chunks:
@@ -154,6 +165,7 @@ class EmbeddedEngine:
             self._thread.stats,
             transfer_bytes_total=self._server.bytes_sent_total + self._client.bytes_received_total,
             transfer_failures_total=self._client.failures_total,
+            kv_store=None if self._connector is None else self._connector.stats(),
             leases=self._server.num_leases,
             leases_expired_total=self._server.leases_expired_total,
         )
@@ -168,6 +180,8 @@ class EmbeddedEngine:
         while self._num_calls or self._streams or (self._server and self._server.num_leases):
             self._changed.clear()
             await self._changed.wait()
+        if self._connector is not None:
+            await self._connector.flush()
 
     async def close(self) -> None:
         """See `Engine.close`."""
@@ -180,6 +194,8 @@ class EmbeddedEngine:
             if self._thread is not None:
                 self._thread.stop()
                 await self._thread.join()
+            if self._connector is not None:
+                await self._connector.close()
             self._events.put_nowait(None)
             self._closed = True
             self._changed.set()
@@ -235,18 +251,38 @@ class EmbeddedEngine:
 
     async def _run(self, sequence: Sequence) -> AsyncGenerator[TokenChunk, None]:
         """Submit a sequence and pass on what it brings forth; closing cancels it."""
-        self._serving()
-        stream = self._streams[sequence] = asyncio.Queue()
-        self._post(partial(EngineCore.add, sequence=sequence))
+        stream: asyncio.Queue[TokenChunk | WorkerError] = asyncio.Queue()
         try:
+            self._serving()
+            self._streams[sequence] = stream
+            self._post(partial(EngineCore.add, sequence=sequence))
             usage = None
             while usage is None:
                 chunk = joined(await _ready(stream))
                 usage = chunk.usage
+                self._release_loaded(sequence)
                 yield chunk
         finally:
+            self._release_loaded(sequence)
             if sequence in self._streams:
                 self._post(partial(EngineCore.cancel, sequence=sequence))
+
+    async def _import(self, sequence: Sequence, handoff: Handoff | None) -> ImportedBlocks | None:
+        """The KV of prompt blocks that the cache lacks: from the prefill worker, else the store."""
+        fetched = await self._fetch(sequence, handoff) if handoff else None
+        if self._connector is None or (fetched and fetched.payloads):
+            return fetched
+        core, size = self._serving().core, self._config.block_size
+        hashes = sequence.hashes((sequence.num_prompt - 1) // size, size)
+        num_cached = partial(core.num_cached_blocks, hashes)
+        loaded = await self._connector.load(sequence, hashes, num_cached)
+        if loaded is None:
+            return None
+        return ImportedBlocks(loaded.first_block, loaded.records, from_store=True)
+
+    def _release_loaded(self, sequence: Sequence) -> None:
+        if self._connector is not None:
+            self._connector.release(sequence)
 
     async def _fetch(self, sequence: Sequence, handoff: Handoff) -> ImportedBlocks | None:
         """The KV of those prompt blocks that a handoff offers and the cache lacks."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from shepherd_events.block_hash import root_hash
 from shepherd_events.events import Tier
+from shepherd_worker.engine.connector.connector import KvConnector
 from shepherd_worker.engine.embedded.block_pool import BlockPool
 from shepherd_worker.engine.embedded.core import EngineCore
 from shepherd_worker.engine.embedded.eviction import PolicyFactory, load_policy
@@ -31,8 +32,10 @@ class Loaded:
     block_format: BlockFormat
 
 
-def load_engine(runner: Runner, config: EngineConfig, name: str) -> Loaded:
-    """Load the model and build everything of its size.
+def load_engine(
+    runner: Runner, config: EngineConfig, name: str, connector: KvConnector | None
+) -> Loaded:
+    """Load the model and build everything of its size; open `connector` for it.
 
     Raises:
         StartError: as `Runner.load`, or the context would have no room for two tokens.
@@ -76,6 +79,8 @@ def load_engine(runner: Runner, config: EngineConfig, name: str) -> Loaded:
         eos_token_ids=model.eos_token_ids,
         root_hash=root_hash(model.fingerprint),
     )
+    if connector is not None:
+        connector.open(model.fingerprint, model.block_bytes)
     limits = RequestLimits(
         vocab_size=model.vocab_size,
         max_seq_len=max_seq_len,
@@ -84,7 +89,7 @@ def load_engine(runner: Runner, config: EngineConfig, name: str) -> Loaded:
         vision=model.vision,
     )
     return Loaded(
-        EngineCore(runner, pool, scheduler, tokenizer),
+        EngineCore(runner, pool, scheduler, tokenizer, saver=connector),
         info,
         limits,
         BlockFormat(model.fingerprint, model.block_bytes),

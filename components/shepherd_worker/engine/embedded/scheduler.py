@@ -63,6 +63,7 @@ class Import:
     sequence: Sequence
     start: int
     payloads: ReadOnlyList[bytes | memoryview]
+    from_store: bool
 
 
 @dataclass(slots=True)
@@ -263,7 +264,7 @@ class Scheduler:
             return start
         skipped = start - imported.first_block
         payloads = imported.payloads[skipped : skipped + stop - start]
-        plan.imports.append(Import(sequence, start, payloads))
+        plan.imports.append(Import(sequence, start, payloads, imported.from_store))
         return stop
 
     def _plan_drafts(self, plan: StepPlan) -> None:
@@ -306,7 +307,7 @@ class Scheduler:
             origin=sequence.request.origin,
             context=sequence.context,
             prompt_tokens=sequence.num_prompt,
-            cached_tokens=sequence.num_cached or 0,
+            cached_tokens=sequence.num_reused,
             generated_tokens=sequence.num_output,
             last_block_hash=hashes[-1] if hashes else None,
             num_full_blocks=num_full,

@@ -33,11 +33,13 @@ from shepherd_worker.request import FinishReason, GenerateRequest
 
 @dataclass(frozen=True, slots=True)
 class ImportedBlocks:
-    """KV that another worker computed, waiting in host memory."""
+    """KV that another worker computed, or this one before, waiting in host memory."""
 
     first_block: int
     payloads: ReadOnlyList[bytes | memoryview]
     """One record per block, each of the runner's block size in bytes."""
+    from_store: bool = False
+    """Whether the KV store gave them, rather than a prefill worker."""
 
 
 @dataclass(slots=True, eq=False)
@@ -72,7 +74,9 @@ class Sequence:
     num_cached_on_host: int = 0
     """Those of them that were found on the host tier."""
     num_transferred: int = 0
-    """Prompt tokens whose KV was imported."""
+    """Prompt tokens whose KV came from a prefill worker."""
+    num_loaded: int = 0
+    """Prompt tokens whose KV came from the KV store."""
     finish_reason: FinishReason | None = None
     _hashes: list[BlockHash] = field(default_factory=list)
 
@@ -84,6 +88,11 @@ class Sequence:
     def num_prompt(self) -> int:
         """Tokens of the prompt."""
         return len(self.request.token_ids)
+
+    @property
+    def num_reused(self) -> int:
+        """Prompt tokens that are billed as cached."""
+        return (self.num_cached or 0) + self.num_loaded
 
     @property
     def num_output(self) -> int:
