@@ -112,7 +112,11 @@ def _parse_flags(
         spellings = [s for o in options.values() for s in (o.flag, *o.aliases)]
         word = unknown[0].partition("=")[0]
         raise OptionError(prog, unknown[0], "a known flag", nearest(word, spellings))
-    found = {k: v for k, v in vars(known).items() if v is not None}
+    found: dict[str, Any] = {
+        name: ",".join(value) if isinstance(value, list) else value  # a flag given several times
+        for name, value in vars(known).items()
+        if value is not None
+    }
     return found, (found.pop("check"), found.pop("dump_config_to", None))
 
 
@@ -126,7 +130,10 @@ def _add_flag(group: Any, option: Option) -> None:
         group.add_argument(*names, dest=option.name, default=None, action=action, help=text)
     else:
         metavar = option.name.upper()
-        group.add_argument(*names, dest=option.name, default=None, metavar=metavar, help=text)
+        repeats = "append" if option.kind is tuple else "store"
+        group.add_argument(
+            *names, dest=option.name, default=None, metavar=metavar, action=repeats, help=text
+        )
 
 
 def _read_file(path: Path, section: str, options: Mapping[str, Option]) -> dict[str, Any]:

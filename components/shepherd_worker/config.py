@@ -238,6 +238,23 @@ class WorkerConfig:
         minimum=0.01,
         group="engine",
     )
+    logits_processor: tuple[str, ...] = option(
+        "Logits processors that requests may name: NAME=module:factory, or an entry point's NAME.",
+        default=(),
+        group="engine",
+    )
+    logits_processor_timeout_s: float = option(
+        "Seconds that a request's logits processors may take for one token.",
+        default=1.0,
+        minimum=0.001,
+        group="engine",
+    )
+    test_logits_processor: bool = option(
+        'Answer "Hello world!" to everything, by Dynamo\'s example of a logits processor.',
+        default=False,
+        env=("DYN_ENABLE_TEST_LOGITS_PROCESSOR",),
+        group="engine",
+    )
     transfer_host: str = option(
         "Address from which decode workers fetch KV.", default="127.0.0.1", group="engine"
     )
@@ -285,6 +302,9 @@ class WorkerConfig:
             kv_connector_size=self.kv_connector_size,
             kv_connector_buffer=self.kv_connector_buffer,
             kv_connector_timeout_s=self.kv_connector_timeout_s,
+            logits_processors=self.logits_processor,
+            logits_processor_timeout_s=self.logits_processor_timeout_s,
+            test_logits_processor=self.test_logits_processor,
             transfer_host=self.transfer_host,
             transfer_lease_s=self.transfer_lease_s,
         )

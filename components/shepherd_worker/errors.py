@@ -3,6 +3,7 @@
     WorkerError
     |-- InvalidRequestError      the client's fault: HTTP 400, nothing else is disturbed
     |-- OverloadedError          too much is waiting: HTTP 429, try again later
+    |-- ProcessorError           a logits processor could not be made: its request fails
     |-- StartError               the process cannot start: one line, `exit_code`
     |   |-- UnusableInputError   3: a model directory, a port: named but not usable
     |   |-- UnreachableError     4: discovery, broker or package that is not there
@@ -43,6 +44,13 @@ class OverloadedError(WorkerError):
             f"{num_waiting} requests are waiting, the limit is {limit}: "
             f"retry after {retry_after_s} s"
         )
+
+
+class ProcessorError(WorkerError):
+    """A logits processor of the operator's failed before its first token."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"a logits processor failed: {reason}")
 
 
 class StartError(WorkerError):

@@ -6,9 +6,10 @@ Knows nothing of Dynamo's dictionaries: `wire.py` translates at the edge.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Any, Literal
 
 from shepherd_events.events import Attribution
 from shepherd_worker.image import ImageInput
@@ -18,7 +19,7 @@ class FinishReason(StrEnum):
     """Why a sequence ended; the values are Dynamo's."""
 
     STOP = "stop"
-    """A stop string or stop token was generated."""
+    """A stop string or stop token was generated, or the grammar's text is complete."""
     EOS = "eos"
     LENGTH = "length"
     CANCELLED = "cancelled"
@@ -107,6 +108,27 @@ class Retention:
     decode_duration_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class GuidedDecoding:
+    """What the answer's text must be."""
+
+    kind: Literal["json", "regex", "choice", "grammar", "structural_tag"]
+    source: str
+    """A JSON Schema, a regular expression, a JSON list of strings, a Lark grammar, or tags as JSON."""
+    whitespace: str | None = None
+    """A regular expression for the white space between JSON tokens; None leaves it free."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessorCall:
+    """A logits processor that a request asks for."""
+
+    name: str
+    """As the operator loaded it."""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    """What its factory is called with."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest:
     """One call of the engine."""
@@ -121,6 +143,9 @@ class GenerateRequest:
     """Alternatives reported beside each chosen token; 0 reports the chosen one only, None nothing."""
     images: tuple[ImageInput, ...] = ()
     """Images at their places in `token_ids`, in order; none for text."""
+    guided: GuidedDecoding | None = None
+    logits_processors: tuple[ProcessorCall, ...] = ()
+    """Applied in this order."""
     cache_salt: str = ""
     """Enters the root of the block hash: requests with different salts share no block."""
     lora_name: str = ""

@@ -182,6 +182,11 @@ def _engine_metrics(stats: EngineStats) -> Iterator[Metric]:
         ("drafted_tokens", "Tokens guessed and verified.", stats.drafted_tokens_total),
         ("accepted_tokens", "Guesses that became output.", stats.accepted_tokens_total),
         ("requests_refused", "Requests that found the queue full.", stats.requests_refused_total),
+        (
+            "logits_processor_failures",
+            "Requests whose logits processors raised or took too long.",
+            stats.processor_failures_total,
+        ),
         ("kv_transfer_bytes", "KV bytes fetched or handed out.", stats.transfer_bytes_total),
         (
             "kv_transfer_failures",

@@ -24,6 +24,7 @@ from shepherd_worker.request import (
     TokenLogprob,
     Usage,
 )
+from shepherd_worker.wire_steering import WireGuidedDecoding, to_guided, to_processor_calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class WireSamplingOptions:
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     repetition_penalty: float | None = None
+    guided_decoding: WireGuidedDecoding | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class WireRequest:
     routing: WireRouting | None = None
     agent_context: WireAgentContext | None = None
     prefill_result: WirePrefillResult | None = None
+    annotations: list[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +158,8 @@ def to_generate_request(wire: WireRequest, request_id: str) -> GenerateRequest:
     """What the engine is asked for; the caller adds the origin.
 
     Raises:
-        InvalidRequestError: a token id that fits no 32 bits, or more than one choice.
+        InvalidRequestError: a token id that fits no 32 bits, more than one choice, or a grammar
+            or arguments of a logits processor that cannot be read.
     """
     options = wire.sampling_options or WireSamplingOptions()
     if options.n is not None and options.n != 1:
@@ -168,6 +172,8 @@ def to_generate_request(wire: WireRequest, request_id: str) -> GenerateRequest:
         sampling=_sampling(options),
         stops=_stops(wire),
         logprobs=output.logprobs,
+        guided=to_guided(options.guided_decoding),
+        logits_processors=to_processor_calls(wire.annotations or ()),
         cache_salt=routing.cache_salt or "",
         lora_name=routing.lora_name or "",
     )

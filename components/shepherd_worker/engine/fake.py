@@ -14,7 +14,6 @@ import json
 import math
 import time
 from array import array
-from collections.abc import Iterator
 from collections.abc import Sequence as ReadOnlyList
 from hashlib import blake2b
 from pathlib import Path
@@ -22,9 +21,10 @@ from pathlib import Path
 from shepherd_events.events import Tier
 from shepherd_worker.engine.embedded.block_pool import BlockCopy
 from shepherd_worker.engine.embedded.engine import EmbeddedEngine
-from shepherd_worker.engine.embedded.runner import RunnerInfo, Sample, Samples
+from shepherd_worker.engine.embedded.runner import RunnerInfo, Sample, Samples, SamplingError
 from shepherd_worker.engine.embedded.scheduler import StepPlan, Work
 from shepherd_worker.engine.embedded.sequence import Sequence
+from shepherd_worker.engine.embedded.verification import Verification
 from shepherd_worker.engine.fake_vision import HIDDEN_SIZE, FakeImageProcessor, FakeVisionTower
 from shepherd_worker.engine.protocol import EngineConfig
 from shepherd_worker.engine.validation import VisionLimits, count_host_blocks
@@ -94,7 +94,7 @@ class FakeRunner:
         time.sleep(self._step_delay_s)
         for work in plan.work:
             self._write_tokens(work)
-        return [tuple(self._samples(work)) for work in plan.work]
+        return [self._samples(work) for work in plan.work]
 
     def copy_blocks(self, copies: ReadOnlyList[BlockCopy]) -> None:
         """See `Runner.copy_blocks`."""
@@ -155,20 +155,40 @@ class FakeRunner:
     def _embeddings(self, image: PreparedImage) -> Array:
         return image.embeddings or self._tower.encode(image)
 
-    def _samples(self, work: Work) -> Iterator[Sample]:
-        for num_ahead in range(work.num_samples):
-            sampled = self._sample(work.sequence, num_ahead)
-            yield sampled
-            if (sampled.token_id,) != work.draft[num_ahead : num_ahead + 1]:
-                return
+    def _samples(self, work: Work) -> Samples:
+        if not work.num_samples:
+            return ()
+        rows = Verification(work)
+        while rows.take(self._sample(rows)):
+            pass
+        return tuple(rows.samples)
 
-    def _sample(self, sequence: Sequence, num_ahead: int) -> Sample:
-        token_id = self._next_token(sequence, num_ahead)
+    def _sample(self, rows: Verification) -> Sample | SamplingError:
+        sequence = rows.sequence
+        token_id = self._next_token(sequence, rows.num_ahead)
+        if sequence.guide is not None or sequence.processors is not None:
+            steered = self._steered(token_id, rows)
+            if isinstance(steered, SamplingError):
+                return steered
+            token_id = steered
         if sequence.request.logprobs is None:
             return Sample(token_id)
         best = [(token_id + i) % self._info.vocab_size for i in range(sequence.request.logprobs)]
         top = tuple((other, -(rank + 1) * math.log(2)) for rank, other in enumerate(best))
         return Sample(token_id, TokenLogprob(token_id, -math.log(2), top))
+
+    def _steered(self, token_id: int, rows: Verification) -> int | SamplingError:
+        """The likeliest token once grammar and processors had their say; tokens after `token_id` follow it."""
+        import torch  # noqa: PLC0415 - heavy, and needed for such requests only
+
+        from shepherd_worker.engine.embedded.adjustment import adjust  # noqa: PLC0415 - as above
+
+        vocab_size = self._info.vocab_size
+        logits = -((torch.arange(vocab_size) - token_id) % vocab_size).float()
+        if token_id not in rows.sequence.eos_token_ids:
+            logits[[t for t in rows.sequence.eos_token_ids if t < vocab_size]] -= vocab_size
+        scores, failures = adjust(logits[None], [rows])
+        return failures.get(0) or int(scores.argmax())
 
     def _next_token(self, sequence: Sequence, num_ahead: int) -> int:
         """The token after the sequence's own and `num_ahead` more that are in its blocks."""

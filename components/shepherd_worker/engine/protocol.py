@@ -78,6 +78,12 @@ class EngineConfig:
     """Bytes of host memory for blocks that are loaded, and as much again for those to be saved."""
     kv_connector_timeout_s: float = 5.0
     """How long a sequence waits for each of the store's answers before it is computed instead."""
+    logits_processors: tuple[str, ...] = ()
+    """What requests may name, each `NAME` of an entry point or `NAME=module:factory`."""
+    logits_processor_timeout_s: float = 1.0
+    """How long a request's processors may take for one token; the batch waits for them."""
+    test_logits_processor: bool = False
+    """Answer every request with Dynamo's "Hello world!"."""
     transfer_host: str = "127.0.0.1"
     """Where a prefill worker's KV can be fetched from."""
     speculative: Literal["none", "ngram"] = "none"
@@ -174,6 +180,8 @@ class EngineStats:
     """Requests that ended with `FinishReason.ERROR`, without disturbing others."""
     requests_refused_total: int = 0
     """Requests that found the queue full."""
+    processor_failures_total: int = 0
+    """Those of them whose logits processors raised, or took too long."""
     transfer_bytes_total: int = 0
     transfer_failures_total: int = 0
     """Handoffs whose KV could not be fetched and was computed again."""

@@ -21,7 +21,7 @@ from tokenizers import Tokenizer
 from shepherd_events.events import BlockHash, Tier
 from shepherd_worker.engine.embedded.block_pool import BlockPool
 from shepherd_worker.engine.embedded.pace import Pace
-from shepherd_worker.engine.embedded.runner import Runner, Sample, Samples
+from shepherd_worker.engine.embedded.runner import ProcessorCallError, Runner, Sample, Samples
 from shepherd_worker.engine.embedded.scheduler import Scheduler, StepPlan, Work
 from shepherd_worker.engine.embedded.sequence import Sequence
 from shepherd_worker.engine.embedded.stop_strings import StopStrings
@@ -105,6 +105,7 @@ class EngineCore:
         self._num_failed = 0
         self._num_refused = 0
         self._num_ended = 0
+        self._num_processor_failures = 0
 
     def add(self, sequence: Sequence) -> None:
         """Take a sequence in; too many make it end with `OverloadedError`."""
@@ -180,6 +181,7 @@ class EngineCore:
             blocks_onboarded_total=self._pool.num_onboarded_total,
             preemptions_total=self._scheduler.num_preempted_total,
             requests_failed_total=self._num_failed,
+            processor_failures_total=self._num_processor_failures,
             drafts_total=self._num_drafts,
             drafted_tokens_total=self._num_drafted,
             accepted_tokens_total=self._num_accepted,
@@ -249,7 +251,7 @@ class EngineCore:
         sequence.token_ids.append(sample.token_id)
         self._num_generated_tokens += 1
         try:
-            reason, stop_reason = self._ending(sequence, sample.token_id)
+            reason, stop_reason = self._ending(sequence, sample)
         except Exception as error:  # noqa: BLE001 - a request's edge; `_fail` logs and counts it
             self._fail(sequence, error)
             return
@@ -261,10 +263,10 @@ class EngineCore:
             self._end(sequence, chunk)
 
     def _ending(
-        self, sequence: Sequence, token_id: int
+        self, sequence: Sequence, sample: Sample
     ) -> tuple[FinishReason | None, str | int | None]:
         """Whether the newest token ends the sequence, and what in it does."""
-        stops = sequence.request.stops
+        stops, token_id = sequence.request.stops, sample.token_id
         watched = self._stop_strings.get(sequence)
         stop_string = watched.push(token_id) if watched else None
         if sequence.num_output > stops.min_tokens:
@@ -274,12 +276,15 @@ class EngineCore:
                 return FinishReason.STOP, token_id
             if stop_string is not None:
                 return FinishReason.STOP, stop_string
+        if sample.completes:
+            return FinishReason.STOP, None
         if sequence.num_output >= sequence.max_tokens:
             return FinishReason.LENGTH, None
         return None, None
 
     def _fail(self, sequence: Sequence, error: Exception) -> None:
         self._num_failed += 1
+        self._num_processor_failures += isinstance(error, ProcessorCallError)
         log.error("request %s failed", sequence.request.request_id, exc_info=error)
         self._end(sequence, TokenChunk((), finish_reason=FinishReason.ERROR))
 

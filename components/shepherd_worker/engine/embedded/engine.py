@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
 from dataclasses import replace
 from functools import partial
 from random import Random
@@ -128,7 +128,7 @@ class EmbeddedEngine:
         with self._call():
             sequence = self._accept(request, prefill_only=False)
             sequence.imported = await self._import(sequence, handoff)
-            async with aclosing(self._run(sequence)) as chunks:
+            async with self._prepared(sequence), aclosing(self._run(sequence)) as chunks:
                 async for chunk in chunks:
                     yield chunk
 
@@ -142,7 +142,7 @@ class EmbeddedEngine:
             sequence.imported = await self._import(sequence, None)
             release = partial(self._post, partial(EngineCore.cancel, sequence=sequence))
             try:
-                async with aclosing(self._run(sequence)) as chunks:
+                async with self._prepared(sequence), aclosing(self._run(sequence)) as chunks:
                     chunk = await anext(chunks)
                 return PrefillResult(chunk, self._lease(sequence, release))
             except BaseException:
@@ -242,6 +242,9 @@ class EmbeddedEngine:
             prefill_only=prefill_only,
             drafter=None if prefill_only else self._drafter(),
         )
+
+    def _prepared(self, sequence: Sequence) -> AbstractAsyncContextManager[None]:
+        return self._serving().preparation.of(sequence)
 
     def _drafter(self) -> NgramDrafter | None:
         config = self._config

@@ -13,6 +13,12 @@ from shepherd_worker.engine.connector.connector import KvConnector
 from shepherd_worker.engine.embedded.block_pool import BlockPool
 from shepherd_worker.engine.embedded.core import EngineCore
 from shepherd_worker.engine.embedded.eviction import PolicyFactory, load_policy
+from shepherd_worker.engine.embedded.preparation import (
+    Preparation,
+    load_processors,
+    make_compiler,
+    prepare_with,
+)
 from shepherd_worker.engine.embedded.runner import Runner, RunnerInfo
 from shepherd_worker.engine.embedded.scheduler import Scheduler
 from shepherd_worker.engine.embedded.stop_strings import load_tokenizer
@@ -30,6 +36,7 @@ class Loaded:
     info: EngineInfo
     limits: RequestLimits
     block_format: BlockFormat
+    preparation: Preparation
 
 
 def load_engine(
@@ -38,11 +45,13 @@ def load_engine(
     """Load the model and build everything of its size; open `connector` for it.
 
     Raises:
+        UnusableInputError: a logits processor cannot be imported.
         StartError: as `Runner.load`, or the context would have no room for two tokens.
         UnusableInputError: `max_seq_len` is beyond the positions that the model knows, or
             there is no such `eviction_policy`.
     """
     policy = _load_policy(config.eviction_policy)
+    factories = load_processors(config)
     model = runner.load()
     if config.max_seq_len is not None and config.max_seq_len > model.max_seq_len:
         raise UnusableInputError(
@@ -56,6 +65,7 @@ def load_engine(
             f"{model.num_blocks} KV blocks of {config.block_size} tokens have no room for a request"
         )
     tokenizer = None if model.tokenizer_file is None else load_tokenizer(model.tokenizer_file)
+    compiler = make_compiler(tokenizer, model.vocab_size, model.eos_token_ids)
     pool = BlockPool(
         model.num_blocks, config.block_size, num_host_blocks=model.num_host_blocks, policy=policy
     )
@@ -93,6 +103,7 @@ def load_engine(
         info,
         limits,
         BlockFormat(model.fingerprint, model.block_bytes),
+        prepare_with(factories, config, model.tokenizer_file, compiler),
     )
 
 

@@ -49,10 +49,16 @@ class Sample:
     token_id: int
     logprob: TokenLogprob | None = None
     """Set where the request asked for it."""
+    completes: bool = False
+    """Whether the text is complete with it, by the grammar of guided decoding."""
 
 
 class SamplingError(Exception):
     """One sequence has no next token; the others of the pass are not concerned."""
+
+
+class ProcessorCallError(SamplingError):
+    """A logits processor raised, or took too long."""
 
 
 Samples = tuple[Sample | SamplingError, ...]

@@ -15,78 +15,42 @@ rows, so that a seed means the same in every batch, too.
 Order of the steps, where a row asks for them:
 
     raw logits -> logprobs
-    repetition, frequency and presence penalty, suppressed tokens
+    penalties, logits processors, grammars (`adjustment.py`)
     temperature -> top-k -> top-p -> min-p -> inverse of the distribution function
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Sequence as ReadOnlyList
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from shepherd_worker.engine.embedded.adjustment import adjust
 from shepherd_worker.engine.embedded.runner import Sample, Samples, SamplingError
 from shepherd_worker.engine.embedded.scheduler import Work
 from shepherd_worker.engine.embedded.sequence import Sequence
+from shepherd_worker.engine.embedded.verification import Verification
 from shepherd_worker.request import Sampling, TokenLogprob
-
-
-@dataclass(slots=True)
-class _Verification:
-    """The rows of one work, sampled one after the other while the draft is right."""
-
-    work: Work
-    first_row: int
-    samples: list[Sample | SamplingError] = field(default_factory=list)
-
-    @property
-    def sequence(self) -> Sequence:
-        """Whose rows these are; its own tokens are those before the draft."""
-        return self.work.sequence
-
-    @property
-    def num_ahead(self) -> int:
-        """Tokens of the draft that were accepted, and so precede the row that is next."""
-        return len(self.samples)
-
-    @property
-    def row(self) -> int:
-        """The row that is sampled next."""
-        return self.first_row + self.num_ahead
-
-    @property
-    def token_ids(self) -> array[int]:
-        """The tokens before the sample that is next; not to be changed."""
-        tokens = self.sequence.token_ids
-        return tokens + array("I", self.work.draft[: self.num_ahead]) if self.num_ahead else tokens
-
-    def take(self, result: Sample | SamplingError) -> bool:
-        """Note what was sampled; whether another row follows."""
-        draft, index = self.work.draft, self.num_ahead
-        self.samples.append(result)
-        return index < len(draft) and isinstance(result, Sample) and result.token_id == draft[index]
 
 
 def sample(logits: Tensor, works: ReadOnlyList[Work]) -> list[Samples]:
     """What follows each work, from its `num_samples` rows of `logits` [n, vocab_size]."""
-    verifications: list[_Verification] = []
+    verifications: list[Verification] = []
     first_row = 0
     for work in works:
-        verifications.append(_Verification(work, first_row))
+        verifications.append(Verification(work, first_row))
         first_row += work.num_samples
     if first_row:
         _verify(logits, [each for each in verifications if each.work.num_samples])
     return [tuple(each.samples) for each in verifications]
 
 
-def _verify(logits: Tensor, verifications: ReadOnlyList[_Verification]) -> None:
+def _verify(logits: Tensor, verifications: ReadOnlyList[Verification]) -> None:
     best = logits.max(-1)
     # one transfer: each would wait for the device
     finite, likeliest = torch.stack((best.values.isfinite().long(), best.indices)).tolist()
-    pending: list[_Verification] = []
+    pending: list[Verification] = []
     for each in verifications:
         if each.sequence.takes_likeliest:
             while each.take(_judged(Sample(likeliest[each.row]), finite[each.row])):
@@ -99,61 +63,31 @@ def _verify(logits: Tensor, verifications: ReadOnlyList[_Verification]) -> None:
         pending = [v for v, result in zip(pending, judged, strict=True) if v.take(result)]
 
 
-def _judged(result: Sample, is_finite: bool) -> Sample | SamplingError:
+def _judged(result: Sample | SamplingError, is_finite: bool) -> Sample | SamplingError:
     return result if is_finite else SamplingError("the model's logits are not finite")
 
 
-def _sample_round(logits: Tensor, rows: ReadOnlyList[_Verification]) -> list[Sample]:
+def _sample_round(logits: Tensor, rows: ReadOnlyList[Verification]) -> list[Sample | SamplingError]:
     """One sample of each, from the row that is next."""
     places = [each.row for each in rows]
-    contiguous = places == list(range(len(logits)))
-    own = logits if contiguous else logits[torch.tensor(places, device=logits.device)]
-    scores = _adjust(own, rows)
+    all_of_them = places == list(range(len(logits)))
+    own = logits if all_of_them else logits[torch.tensor(places, device=logits.device)]
+    scores, failures = adjust(own, rows)
     chosen = scores.argmax(-1)
     settings = [each.sequence.request.sampling for each in rows]
-    drawn = [i for i, sampling in enumerate(settings) if not sampling.greedy]
+    drawn = [i for i, one in enumerate(settings) if not one.greedy and i not in failures]
     filtered = [i for i in drawn if _has_filter(settings[i])]
     for group in (filtered, sorted(set(drawn) - set(filtered))):
         if group:
             index = torch.tensor(group, device=logits.device)
             chosen[index] = _draw(scores[index].float(), [rows[i].sequence for i in group])
     logprobs = _logprobs(own, [each.sequence for each in rows], chosen)
-    return [Sample(token, logprobs.get(i)) for i, token in enumerate(chosen.tolist())]
+    tokens = enumerate(chosen.tolist())
+    return [failures.get(i) or Sample(token, logprobs.get(i)) for i, token in tokens]
 
 
 def _has_filter(sampling: Sampling) -> bool:
     return sampling.top_k > 0 or sampling.top_p < 1 or sampling.min_p > 0
-
-
-def _adjust(logits: Tensor, rows: ReadOnlyList[_Verification]) -> Tensor:
-    """Penalties and suppressed tokens; the tensor itself where no row has any."""
-    touched = [
-        i
-        for i, each in enumerate(rows)
-        if each.sequence.request.sampling.penalised
-        or each.sequence.suppressed_token_ids(each.num_ahead)
-    ]
-    if not touched:
-        return logits
-    scores = logits.float() if logits.dtype != torch.float32 else logits.clone()
-    for i in touched:
-        _penalise(scores[i], rows[i])
-    return scores
-
-
-def _penalise(row: Tensor, subject: _Verification) -> None:
-    """Change one row [vocab_size] in place."""
-    sampling = subject.sequence.request.sampling
-    if sampling.penalised:
-        seen = torch.frombuffer(subject.token_ids, dtype=torch.int32).long().to(row.device)
-        if sampling.repetition_penalty != 1:
-            score = row[seen]
-            penalty = sampling.repetition_penalty
-            row[seen] = torch.where(score < 0, score * penalty, score / penalty)
-        counts = torch.bincount(seen[subject.sequence.num_prompt :], minlength=len(row))
-        row -= sampling.frequency_penalty * counts + sampling.presence_penalty * (counts > 0)
-    suppressed = subject.sequence.suppressed_token_ids(subject.num_ahead)
-    row[[token for token in suppressed if token < len(row)]] = -torch.inf
 
 
 def _draw(scores: Tensor, sequences: ReadOnlyList[Sequence]) -> Tensor:

@@ -28,6 +28,7 @@ from shepherd_events.events import (
 )
 from shepherd_worker.engine.embedded.retention import BlockRetention, block_retention
 from shepherd_worker.engine.embedded.speculative import NgramDrafter
+from shepherd_worker.engine.embedded.steering import Guide, Processors
 from shepherd_worker.request import FinishReason, GenerateRequest
 
 
@@ -61,6 +62,10 @@ class Sequence:
     imported: ImportedBlocks | None = None
     drafter: NgramDrafter | None = None
     """Guesses at the next tokens; None computes one token at a time."""
+    guide: Guide | None = None
+    """Keeps the answer within a grammar."""
+    processors: Processors | None = None
+    """Change the logits."""
     token_ids: array[int] = field(init=False)
     """Prompt and output."""
     media: tuple[MediaSpan, ...] = field(init=False)
@@ -108,20 +113,23 @@ class Sequence:
     def takes_likeliest(self) -> bool:
         """Whether the next token is the likeliest one, and nothing else is asked of it."""
         request = self.request
+        return request.sampling.greedy and request.logprobs is None and not self.adjusts()
+
+    def adjusts(self, num_ahead: int = 0) -> bool:
+        """Whether the logits of the token that comes `num_ahead` tokens from here are changed."""
         return (
-            request.sampling.greedy
-            and not request.sampling.penalised
-            and request.logprobs is None
-            and self.num_output >= request.stops.min_tokens
+            self.request.sampling.penalised
+            or self.guide is not None
+            or self.processors is not None
+            or self.num_output + num_ahead < self.request.stops.min_tokens
         )
 
     @property
     def ending_token_ids(self) -> frozenset[int]:
-        """Tokens that end the sequence once it has its minimum."""
+        """Tokens that end the sequence once it has its minimum; a grammar ends with one, too."""
         stops = self.request.stops
-        return (
-            stops.stop_token_ids if stops.ignore_eos else stops.stop_token_ids | self.eos_token_ids
-        )
+        ignored = stops.ignore_eos and self.guide is None
+        return stops.stop_token_ids if ignored else stops.stop_token_ids | self.eos_token_ids
 
     def suppressed_token_ids(self, num_ahead: int = 0) -> frozenset[int]:
         """Tokens that may not be sampled `num_ahead` tokens from here: they would end it too early."""
