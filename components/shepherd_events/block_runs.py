@@ -29,7 +29,9 @@ def block_size_of(event: BlocksStored) -> int:
 
 
 def part_of(run: BlocksStored, start: int, stop: int) -> BlocksStored:
-    """The run of blocks [start, stop) of a run."""
+    """The run of blocks [start, stop) of a run; the run itself where these are all."""
+    if (start, stop) == (0, len(run.block_hashes)):
+        return run
     size = block_size_of(run)
     return replace(
         run,

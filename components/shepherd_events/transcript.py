@@ -18,6 +18,7 @@ import json
 import logging
 from array import array
 from bisect import bisect_right
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate, pairwise
@@ -31,7 +32,14 @@ from shepherd_events.token_bytes import TokenBytes, TokenStream, mark
 from shepherd_events.tokenizer_assets import TOKENIZER, TokenizerAssets, TokenizerNotFoundError
 from shepherd_events.transcript_grammar import RAW, Grammar
 
-__all__ = ["Message", "TokenizerAssets", "TokenizerNotFoundError", "TranscriptReader"]
+__all__ = [
+    "Message",
+    "TokenizerAssets",
+    "TokenizerNotFoundError",
+    "TranscriptReader",
+    "count_system_tokens",
+    "count_user_messages",
+]
 
 _logger = logging.getLogger(__name__)
 
@@ -48,6 +56,19 @@ class Message:
     """The first token of its opening marker."""
     end: int
     """After the last token of its closing marker."""
+
+
+def count_user_messages(messages: Iterable[Message]) -> int:
+    """How many of a sequence's messages are the user's; 0 for raw text."""
+    return sum(message.role == "user" for message in messages)
+
+
+def count_system_tokens(messages: Iterable[Message]) -> int:
+    """Tokens before user or assistant first speak: system prompt and tool definitions.
+
+    0 where neither speaks: text of an unknown template may be anything.
+    """
+    return next((m.start for m in messages if m.role in {"user", "assistant"}), 0)
 
 
 class TranscriptReader:
@@ -77,10 +98,6 @@ class TranscriptReader:
             return (Message(RAW, self.decode(token_ids), 0, len(token_ids)),)
         pieces = [self._bytes[token_id] for token_id in token_ids]
         return _messages(self._grammar, self._bytes, pieces)
-
-    def count_user_messages(self, token_ids: array[int]) -> int:
-        """How many messages are the user's; 0 for raw text."""
-        return sum(message.role == "user" for message in self.read(token_ids))
 
     def decode(self, token_ids: array[int]) -> str:
         """The text of a sequence, special tokens spelled out."""

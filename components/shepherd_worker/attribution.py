@@ -1,4 +1,4 @@
-"""Whose request it is: tenant, session, and the turn's ordinal.
+"""Whose request it is, and what its KV is worth: read off its session context, salt and tokens.
 
 The ordinal is the number of user messages in the prompt, so that every worker,
 replay and migration gives a turn the same one without any shared state.
@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from shepherd_events.block_hash import salt_id
 from shepherd_events.events import Attribution
-from shepherd_events.transcript import TranscriptReader
+from shepherd_events.transcript import Message, TranscriptReader, count_user_messages
+from shepherd_worker.request import Retention
+from shepherd_worker.retention import conversation_retention
 from shepherd_worker.wire import WireAgentContext, WireRequest, WireRouting
 
 LOCAL_TENANT = "local"
@@ -27,28 +29,47 @@ class SessionOrigin(Attribution):
     session_final: bool = False
 
 
-class Attributor:
-    """Reads a request's origin off its session context, salt and tokens."""
+@dataclass(frozen=True, slots=True)
+class Attributed:
+    """What was found out about a request."""
 
-    def __init__(self, reader: TranscriptReader | None) -> None:
+    origin: SessionOrigin
+    """Anonymous where the request names no session."""
+    retention: Retention | None
+
+
+class Attributor:
+    """See the module's docstring."""
+
+    def __init__(
+        self, reader: TranscriptReader | None, *, system_duration_s: float | None = None
+    ) -> None:
         self._reader = reader
         """None where the model has no chat template: every ordinal is 0 then."""
+        self._system_duration_s = system_duration_s
+        """How long a system prompt's priority outlives its last use; None is for ever."""
 
     async def attribute(
         self, wire: WireRequest, token_ids: array[int], request_id: str
-    ) -> SessionOrigin:
-        """The origin of one request; anonymous where it names no session."""
+    ) -> Attributed:
+        """The origin and the retention of one request."""
         session = wire.agent_context or WireAgentContext()
         salt = (wire.routing or WireRouting()).cache_salt or ""
         tenant = salt_id(salt).hex() if salt else LOCAL_TENANT
-        turn = 0
-        if session.session_id and self._reader is not None:
-            turn = await asyncio.to_thread(self._reader.count_user_messages, token_ids)
-        return SessionOrigin(
+        messages: tuple[Message, ...] = ()
+        if self._reader is not None:
+            messages = await asyncio.to_thread(self._reader.read, token_ids)
+        origin = SessionOrigin(
             request_id=request_id,
             session_id=session.session_id or "",
             tenant=tenant,
-            turn=turn,
+            turn=count_user_messages(messages) if session.session_id else 0,
             parent_session_id=session.parent_session_id or "",
             session_final=bool(session.session_final),
         )
+        retention = conversation_retention(
+            messages,
+            session_final=origin.session_final,
+            system_duration_s=self._system_duration_s,
+        )
+        return Attributed(origin, retention)

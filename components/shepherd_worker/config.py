@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from shepherd_config import OptionError, Resolved, load, option
+from shepherd_worker.engine.embedded.eviction import load_policy
 from shepherd_worker.engine.protocol import EngineConfig
 from shepherd_worker.errors import UnusableInputError
 
@@ -145,6 +146,23 @@ class WorkerConfig:
         "Device blocks of the KV cache; none derives them from free memory.",
         default=None,
         minimum=2,
+        group="engine",
+    )
+    host_cache_size: int = option(
+        "Bytes of host memory for KV blocks that leave the device and come back on a hit; 0 has none.",
+        default=0,
+        minimum=0,
+        group="engine",
+    )
+    eviction_policy: str = option(
+        "What orders the blocks that may be forgotten: lru, or MODULE:FACTORY of your own.",
+        default="lru",
+        group="engine",
+    )
+    system_prompt_retention_s: float | None = option(
+        "Seconds that an unused system prompt is kept before all else; none is for ever.",
+        default=600.0,
+        minimum=1,
         group="engine",
     )
     kv_cache_free_gpu_mem_fraction: float = option(
@@ -285,6 +303,8 @@ class WorkerConfig:
             tokenizer=self.tokenizer,
             block_size=self.block_size,
             num_kv_blocks=self.num_kv_blocks,
+            host_cache_size=self.host_cache_size,
+            eviction_policy=self.eviction_policy,
             kv_cache_free_gpu_mem_fraction=self.kv_cache_free_gpu_mem_fraction,
             max_batch_size=self.max_batch_size,
             max_num_tokens=self.max_num_tokens,
@@ -332,8 +352,18 @@ def load_config(
         raise OptionError("--endpoint", config.endpoint, "a name or NAMESPACE.COMPONENT.ENDPOINT")
     if not config.kv_events_endpoint.startswith("tcp://"):
         raise OptionError("--kv-events-endpoint", config.kv_events_endpoint, "tcp://HOST:PORT")
+    _check_policy(config.eviction_policy)
     _check_paths(config)
     return resolved
+
+
+def _check_policy(name: str) -> None:
+    try:
+        load_policy(name)
+    except ValueError as error:
+        raise OptionError(
+            "--eviction-policy", name, "lru or MODULE:FACTORY", f"; {error}"
+        ) from error
 
 
 def _check_paths(config: WorkerConfig) -> None:

@@ -2,10 +2,14 @@
 
 One task reads the engine's events in order and hands each to the KV event
 stream and to Dynamo's router.  Neither can block it or fail it.
+
+The router knows no tiers: it hears of a block when the first tier has it, and
+again when no tier has it any more.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol, assert_never
 
 from shepherd_events.events import (
@@ -18,6 +22,7 @@ from shepherd_events.events import (
 )
 from shepherd_worker.attribution import SessionOrigin
 from shepherd_worker.engine.protocol import CacheEvent, Engine, SequenceFinished
+from shepherd_worker.tier_fold import TierFold
 
 
 class StreamPublisher(Protocol):
@@ -56,6 +61,7 @@ class EventBridge:
     ) -> None:
         self._stream = stream
         self._router = router
+        self._tiers = TierFold()
         self._completes_turns = completes_turns
         """False on a prefill worker: the turn ends where its answer is generated."""
 
@@ -108,9 +114,11 @@ class EventBridge:
             return
         match event:
             case BlocksStored():
-                self._router.stored(event)
+                for run in self._tiers.stored(event):
+                    self._router.stored(run)
             case BlocksRemoved():
-                self._router.removed(event)
+                if gone := self._tiers.removed(event):
+                    self._router.removed(replace(event, block_hashes=gone))
             case BlocksReused() | BlocksCleared():
                 pass
             case _:

@@ -153,6 +153,12 @@ def _engine_metrics(stats: EngineStats) -> Iterator[Metric]:
         value=stats.num_waiting,
     )
     blocks = GaugeMetricFamily("shepherd_worker_kv_blocks", "Device blocks.", labels=["state"])
+    host_blocks = GaugeMetricFamily(
+        "shepherd_worker_kv_host_blocks", "Host blocks.", labels=["state"]
+    )
+    host_blocks.add_metric(["cached"], stats.host_blocks_cached)
+    host_blocks.add_metric(["empty"], stats.host_blocks_empty)
+    yield host_blocks
     blocks.add_metric(["referenced"], stats.blocks_referenced)
     blocks.add_metric(["cached"], stats.blocks_cached)
     blocks.add_metric(["empty"], stats.blocks_empty)
@@ -169,7 +175,9 @@ def _engine_metrics(stats: EngineStats) -> Iterator[Metric]:
         - stats.prompt_tokens_loaded_total
     )
     prompt.add_metric(["computed"], computed)
-    prompt.add_metric(["device"], stats.prompt_tokens_cached_total)
+    on_host = stats.prompt_tokens_cached_on_host_total
+    prompt.add_metric(["device"], stats.prompt_tokens_cached_total - on_host)
+    prompt.add_metric(["host"], on_host)
     prompt.add_metric(["remote"], stats.prompt_tokens_transferred_total)
     prompt.add_metric(["store"], stats.prompt_tokens_loaded_total)
     yield prompt
@@ -177,6 +185,16 @@ def _engine_metrics(stats: EngineStats) -> Iterator[Metric]:
         ("generated_tokens", "Tokens generated.", stats.generated_tokens_total),
         ("kv_blocks_stored", "Blocks that became findable.", stats.blocks_stored_total),
         ("kv_blocks_evicted", "Blocks forgotten to make room.", stats.blocks_evicted_total),
+        (
+            "kv_blocks_offloaded",
+            "Blocks that moved from the device to the host.",
+            stats.blocks_offloaded_total,
+        ),
+        (
+            "kv_blocks_onboarded",
+            "Blocks that came back from the host on a hit.",
+            stats.blocks_onboarded_total,
+        ),
         ("preemptions", "Sequences put back for want of blocks.", stats.preemptions_total),
         ("drafts", "Passes that verified guessed tokens.", stats.drafts_total),
         ("drafted_tokens", "Tokens guessed and verified.", stats.drafted_tokens_total),

@@ -83,7 +83,10 @@ class Worker:
             config.role,
             Intake(
                 engine=engine,
-                attributor=Attributor(TranscriptReader(self._assets)),
+                attributor=Attributor(
+                    TranscriptReader(self._assets),
+                    system_duration_s=config.system_prompt_retention_s,
+                ),
                 inflight=self._inflight,
                 metrics=RequestMetrics(self._registry),
             ),

@@ -68,11 +68,11 @@ class Intake:
                 yield chunk
 
     async def _admit(self, request: dict[str, Any], context: CallContext) -> Admitted:
-        """Read a request dictionary and find out whose it is."""
+        """Read a request dictionary and find out whose it is and what it is worth."""
         wire = parse_request(request)
         call = to_generate_request(wire, context.id())
         canary = is_canary(request)
         if not canary:
-            origin = await self.attributor.attribute(wire, call.token_ids, context.id())
-            call = dataclasses.replace(call, origin=origin)
+            found = await self.attributor.attribute(wire, call.token_ids, context.id())
+            call = dataclasses.replace(call, origin=found.origin, retention=found.retention)
         return Admitted(wire, call, canary)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chat_models import MARKERS, STRIPS, Model, contents, made_of, model
-from shepherd_events.transcript import Message
+from shepherd_events.transcript import Message, count_system_tokens, count_user_messages
 
 Said = list[tuple[str, str]]
 
@@ -54,7 +54,7 @@ def assert_read_exactly(name: str, kind: str, said: Said) -> None:
 
     assert contents(messages) == as_kept(name, said)
     assert_tiles(messages, len(tokens))
-    assert model(name, kind).reader.count_user_messages(tokens) == num_questions
+    assert count_user_messages(model(name, kind).reader.read(tokens)) == num_questions
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -265,7 +265,7 @@ def test_a_template_that_does_not_tell_who_speaks_leaves_the_text_raw(template: 
 
     assert not unclear.reader.understands_template
     assert unclear.reader.read(tokens) == (Message("raw", "<s>hi</s> ok\n", 0, len(tokens)),)
-    assert unclear.reader.count_user_messages(tokens) == 0
+    assert count_user_messages(unclear.reader.read(tokens)) == 0
 
 
 def test_an_optional_role_under_another_roles_marker_reads_as_that_role() -> None:
@@ -310,7 +310,7 @@ def test_training_tags_and_loop_controls_do_not_disturb() -> None:
 
 def test_no_tokens_are_no_messages() -> None:
     assert model("chatml").reader.read(array("I")) == ()
-    assert model("chatml").reader.count_user_messages(array("I")) == 0
+    assert count_user_messages(model("chatml").reader.read(array("I"))) == 0
 
 
 def test_ids_beyond_the_vocabulary_have_no_text_but_a_place() -> None:
@@ -329,3 +329,21 @@ def test_threads_share_a_reader() -> None:
         found = list(threads.map(fresh.reader.read, [tokens] * 16))
 
     assert found == [expected] * 16
+
+
+@pytest.mark.parametrize("name", ["chatml", "qwen", "llama2", "zephyr", "phi3", "llama3", "vicuna"])
+def test_system_tokens_are_those_before_the_first_question(name: str) -> None:
+    found = model(name)
+    tokens = found.tokens(("system", "be brief"), ("user", "where?"), answer=True)
+    num_system = count_system_tokens(found.reader.read(tokens))
+
+    assert "be brief" in found.reader.decode(tokens[:num_system])
+    assert "where?" not in found.reader.decode(tokens[:num_system])
+
+
+def test_a_sequence_in_which_nobody_speaks_has_no_system_tokens() -> None:
+    unclear = made_of("{% for m in messages %}{{ m['content'] }} {% endfor %}")
+
+    assert count_system_tokens(unclear.reader.read(unclear.encode("who says this?"))) == 0
+    assert count_system_tokens(()) == 0
+    assert count_system_tokens([Message("user", "hi", 0, 3)]) == 0

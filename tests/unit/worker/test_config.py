@@ -74,3 +74,34 @@ def test_every_engine_option_reaches_the_engine() -> None:
         *("org/name", 7),
         *(99, 3),
     )
+
+
+def test_the_cache_options_reach_the_engine() -> None:
+    chosen = config("--host-cache-size", "1048576", "--system-prompt-retention-s", "none")
+
+    assert chosen.engine_config().host_cache_size == 1 << 20
+    assert chosen.engine_config().eviction_policy == "lru"
+    assert chosen.system_prompt_retention_s is None
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("lur", "'lur' is neither lru nor MODULE:FACTORY"),
+        ("no_such_module:Policy", "No module named 'no_such_module'"),
+        ("collections:NoSuchPolicy", "no attribute 'NoSuchPolicy'"),
+        ("collections:OrderedDict", "makes nothing with the methods add, remove and pop"),
+        ("sys:version", "makes nothing with the methods add, remove and pop"),
+    ],
+)
+def test_an_eviction_policy_that_cannot_be_had_is_refused_before_the_model_loads(
+    name: str, reason: str
+) -> None:
+    with pytest.raises(OptionError, match=f"--eviction-policy: '{name}' .*{reason}"):
+        config("--eviction-policy", name)
+
+
+def test_an_eviction_policy_of_one_s_own_is_loaded_by_its_name() -> None:
+    name = "shepherd_worker.engine.embedded.eviction:PriorityLru"
+
+    assert config("--eviction-policy", name).engine_config().eviction_policy == name

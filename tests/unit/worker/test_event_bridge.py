@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shepherd_events.events import (
     BlockEvent,
@@ -12,12 +16,15 @@ from shepherd_events.events import (
     BlocksReused,
     BlocksStored,
     CacheContext,
+    Tier,
     TurnCompleted,
 )
+from shepherd_events.resident_set import ResidentSet
 from shepherd_worker.attribution import SessionOrigin
 from shepherd_worker.engine.protocol import SequenceFinished
 from shepherd_worker.event_bridge import EventBridge
 from shepherd_worker.request import FinishReason
+from shepherd_worker.tier_fold import TierFold
 
 ORIGIN = SessionOrigin(
     request_id="r",
@@ -133,3 +140,43 @@ def test_a_health_probe_leaves_no_turn() -> None:
     bridge(recorder).forward((finished(origin=None),))
 
     assert recorder.stream == []
+
+
+def test_the_stream_hears_of_a_move_between_tiers_and_the_router_only_of_the_end() -> None:
+    recorder = Recorder()
+    told = bridge(recorder)
+    to_host = (replace(stored(1, 2), tier=Tier.HOST), removed(1, 2))
+    half_gone = BlocksRemoved(array("Q", [2]), Tier.HOST)
+    back = (replace(stored(1), tier=Tier.DEVICE), BlocksRemoved(array("Q", [1]), Tier.HOST))
+
+    for batch in ((stored(1, 2),), to_host, (half_gone,), back, (removed(1),)):
+        told.forward(batch)
+
+    assert recorder.stream == [(stored(1, 2),), to_host, (half_gone,), back, (removed(1),)]
+    assert recorder.router == [stored(1, 2), half_gone, removed(1)]
+
+
+tiers = st.sampled_from([Tier.DEVICE, Tier.HOST, Tier.DISK])
+runs = st.lists(st.integers(1, 6), min_size=1, max_size=4, unique=True)
+
+
+@given(st.lists(st.tuples(st.booleans(), runs, tiers), max_size=20))
+def test_a_reader_without_tiers_holds_what_any_tier_holds(
+    news: list[tuple[bool, list[int], Tier]],
+) -> None:
+    fold, truth, told = TierFold(), ResidentSet(), ResidentSet()
+    for is_stored, hashes, tier in news:
+        if is_stored:
+            run = BlocksStored(array("Q", hashes), None, array("I", [7] * len(hashes)), 0, tier)
+            truth.apply(run)
+            for part in fold.stored(run):
+                assert not told.hashes() & set(part.block_hashes)
+                told.apply(replace(part, tier=Tier.DEVICE))
+        else:
+            event = BlocksRemoved(array("Q", hashes), tier)
+            truth.apply(event)
+            gone = fold.removed(event)
+            assert told.hashes() >= set(gone)
+            told.apply(BlocksRemoved(gone))
+
+        assert told.hashes() == frozenset().union(*(truth.hashes(tier) for tier in Tier))
