@@ -15,6 +15,7 @@ import math
 import time
 from array import array
 from collections.abc import Sequence as ReadOnlyList
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -74,15 +75,17 @@ class FakeRunner:
         self._tokenizer = Path(config.tokenizer or config.model) / "tokenizer.json"
         self._step_delay_s = step_delay_s
         self._eos_after = eos_after
-        self._num_host_blocks = count_host_blocks(config, 4 * config.block_size)
         self._blocks = self._empty_blocks(self._num_blocks)
-        self._host_blocks = self._empty_blocks(self._num_host_blocks)
+        self._host_blocks: list[array[int]] = []
+        self._config = config
         self._info = self._read_directory()
         self._tower = FakeVisionTower()
 
     def load(self) -> RunnerInfo:
         """See `Runner.load`."""
-        return self._info
+        num_host_blocks = count_host_blocks(self._config, self._info.block_bytes)
+        self._host_blocks = self._empty_blocks(num_host_blocks)
+        return replace(self._info, num_host_blocks=num_host_blocks)
 
     def image_processor(self) -> ImageProcessor | None:
         """See `Runner.image_processor`."""
@@ -129,7 +132,6 @@ class FakeRunner:
             max_seq_len=model.get("max_position_embeddings", DEFAULT_MAX_SEQ_LEN),
             eos_token_ids=frozenset(eos if isinstance(eos, list) else [eos]),
             num_blocks=self._num_blocks,
-            num_host_blocks=self._num_host_blocks,
             block_bytes=4 * self._block_size,
             tokenizer_file=self._tokenizer if self._tokenizer.is_file() else None,
             serves_lora=True,

@@ -31,7 +31,7 @@ class RunnerInfo:
     """Positions that the model knows."""
     eos_token_ids: frozenset[int]
     num_blocks: int
-    num_host_blocks: int
+    num_host_blocks: int = 0
     """0 without a host tier."""
     block_bytes: int
     """Size of one block's record in `read_blocks` and `write_blocks`."""
