@@ -69,7 +69,7 @@ async def test_alternating_prompts_find_each_other_again_only_with_a_host_tier(
 async def test_answers_are_the_same_from_every_tier(name: EngineName) -> None:
     roomy, tiered = make_engine(name), make_engine(name, with_host(name, 24))
     async with started(roomy), started(tiered):
-        for prompt in (A, B, A, [*A, 3], B, A):
+        for prompt in (A, B, A, [*A[:37], 3], B, A):
             assert await ask_tokens(tiered, prompt) == await ask_tokens(roomy, prompt)
         assert tiered.stats().blocks_onboarded_total > 0
 
