@@ -16,6 +16,9 @@ from transformers import (
 
 from benchmarks.workload import Timing
 
+PAGE_SIZE_FIELD = "page_size" if hasattr(ContinuousBatchingConfig, "page_size") else "block_size"
+"""Its name until transformers 5.17 was the other one."""
+
 
 class Hears(StoppingCriteria):  # type: ignore[misc] # transformers is not typed
     """Asked after each step of a batch; notes the time and stops nothing."""
@@ -30,9 +33,9 @@ class Hears(StoppingCriteria):  # type: ignore[misc] # transformers is not typed
         return torch.zeros(len(input_ids), dtype=torch.bool)
 
 
-def load(directory: str) -> Any:
+def load(directory: str, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Any:
     """The model, as transformers runs it by default."""
-    return LlamaForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()
+    return LlamaForCausalLM.from_pretrained(directory, dtype=dtype).to(device).eval()
 
 
 def generate(model: Any, prompts: list[list[int]], new_tokens: int) -> Timing:
@@ -56,15 +59,22 @@ def generate(model: Any, prompts: list[list[int]], new_tokens: int) -> Timing:
 class ContinuousBatching:
     """A running manager; its cache is as large as ours."""
 
-    def __init__(self, model: Any, *, num_tokens: int, max_batch_size: int) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        num_tokens: int,
+        max_batch_size: int,
+        max_batch_tokens: int = 512,
+        page_size: int = 32,
+    ) -> None:
         settings = GenerationConfig(do_sample=False, eos_token_id=-1, pad_token_id=0)
-        page_size = 32
         self._manager = model.init_continuous_batching(
             generation_config=settings,
             continuous_batching_config=ContinuousBatchingConfig(
-                page_size=page_size,
+                **{PAGE_SIZE_FIELD: page_size},
                 num_blocks=num_tokens // page_size,
-                max_batch_tokens=512,
+                max_batch_tokens=max_batch_tokens,
                 max_requests_per_batch=max_batch_size,
             ),
         )

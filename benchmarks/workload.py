@@ -1,7 +1,7 @@
 """What is measured: a random model, prompts, and when each token came.
 
-The model is a Llama of about 100 million float32 parameters that never ends by
-itself.
+The model is a Llama that never ends by itself, of about 100 million float32
+parameters unless said otherwise.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import statistics
 import tempfile
 import time
 from array import array
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,25 +65,30 @@ class Timing:
         return count / (stop - start)
 
 
+SMALL: dict[str, Any] = {
+    "hidden_size": 768,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "num_key_value_heads": 4,
+    "tie_word_embeddings": True,
+}
+
+
 @contextmanager
-def random_model() -> Iterator[str]:
-    """The directory of the model, while the block lasts."""
+def random_model(
+    shape: Mapping[str, Any] = SMALL, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> Iterator[str]:
+    """The directory of a model of this shape, while the block lasts; made on `device`."""
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=768,
-        intermediate_size=2048,
-        num_hidden_layers=12,
-        num_attention_heads=12,
-        num_key_value_heads=4,
-        max_position_embeddings=4096,
-        tie_word_embeddings=True,
-    )
+    config = LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=4096, **shape)
     config.eos_token_id = None
-    model = LlamaForCausalLM(config)
+    with torch.device(device):
+        model = LlamaForCausalLM(config).to(dtype)
     model.generation_config.eos_token_id = None
     with tempfile.TemporaryDirectory(prefix="shepherd-bench-") as directory:
         model.save_pretrained(Path(directory))
+        del model
         yield directory
 
 
@@ -96,7 +101,7 @@ def random_prompts(count: int, length: int, seed: int, *, shared: int = 0) -> li
 
 @asynccontextmanager
 async def started(model: str, **limits: Any) -> AsyncIterator[Engine]:
-    """The embedded engine on the CPU, while the block lasts."""
+    """The embedded engine while the block lasts; on the CPU unless said otherwise."""
     settings = {"device": "cpu", "dtype": "float32", "max_seq_len": 2048, **limits}
     engine = create_engine("torch", EngineConfig(model=model, **settings))
     await engine.start()
