@@ -26,8 +26,11 @@ from shepherd_worker.engine.protocol import Engine, EngineInfo
 from shepherd_worker.errors import EngineDeadError, UnusableInputError
 from shepherd_worker.event_bridge import EventBridge
 from shepherd_worker.handlers import Intake, create_handler
+from shepherd_worker.handlers.images import ImageSource
 from shepherd_worker.health import Health, Phase, as_json
 from shepherd_worker.inflight import InFlight
+from shepherd_worker.media.fetch import MediaFetcher
+from shepherd_worker.media.loading import ImageLoader
 from shepherd_worker.registration import Registration
 from shepherd_worker.signals import StopSignals
 from shepherd_worker.stream import WorkerStream
@@ -58,7 +61,8 @@ async def run(config: WorkerConfig) -> None:
         info = await stop.unless_stopped(engine.start())
         if info is None:
             return
-        worker = Worker(config, engine, info, registration)
+        images = await _open_images(config, engine, cleanup)
+        worker = Worker(config, engine, info, registration, images)
         cleanup.push_async_callback(worker.close)
         await worker.serve(stop)
 
@@ -67,7 +71,12 @@ class Worker:
     """A started engine, wired to Dynamo and to its stream."""
 
     def __init__(
-        self, config: WorkerConfig, engine: Engine, info: EngineInfo, registration: Registration
+        self,
+        config: WorkerConfig,
+        engine: Engine,
+        info: EngineInfo,
+        registration: Registration,
+        images: ImageSource | None,
     ) -> None:
         self._config = config
         self._engine = engine
@@ -89,6 +98,7 @@ class Worker:
                 ),
                 inflight=self._inflight,
                 metrics=RequestMetrics(self._registry),
+                images=images,
             ),
         )
 
@@ -165,6 +175,20 @@ class Worker:
             stream=self._stream.position(),
         )
         return as_json(report)
+
+
+async def _open_images(
+    config: WorkerConfig, engine: Engine, cleanup: AsyncExitStack
+) -> ImageSource | None:
+    """Where a started engine's images come from; None for a model that reads text only."""
+    processor = engine.image_processor()
+    if processor is None:
+        return None
+    policy = config.media_policy()
+    fetcher = await cleanup.enter_async_context(MediaFetcher(policy))
+    loader = ImageLoader(fetcher, policy, processor)
+    cleanup.callback(loader.close)
+    return loader
 
 
 def _tokenizer_assets(directory: str) -> TokenizerAssets:

@@ -10,11 +10,13 @@ from typing import Any
 
 from shepherd_worker.attribution import Attributor
 from shepherd_worker.engine.protocol import Engine
+from shepherd_worker.handlers.images import ImageSource, with_images
 from shepherd_worker.inflight import CallContext, InFlight
 from shepherd_worker.request import GenerateRequest
 from shepherd_worker.telemetry import RequestMetrics
 from shepherd_worker.wire import (
     WireRequest,
+    image_urls,
     is_canary,
     parse_request,
     to_generate_request,
@@ -43,6 +45,8 @@ class Intake:
     attributor: Attributor
     inflight: InFlight
     metrics: RequestMetrics
+    images: ImageSource | None = None
+    """None where the model reads text only."""
 
     async def serve(
         self, request: dict[str, Any], context: CallContext, answer: Answer
@@ -71,6 +75,7 @@ class Intake:
         """Read a request dictionary and find out whose it is and what it is worth."""
         wire = parse_request(request)
         call = to_generate_request(wire, context.id())
+        call = await with_images(call, image_urls(wire), self.images)
         canary = is_canary(request)
         if not canary:
             found = await self.attributor.attribute(wire, call.token_ids, context.id())

@@ -1,8 +1,8 @@
-"""Pictures that a client names: fetched without harm, decoded without harm."""
+"""Pictures that a client names: fetched without harm, decoded without harm.
 
-from shepherd_worker.media.fetch import MediaFetcher
-from shepherd_worker.media.loading import ImageLoader
-from shepherd_worker.media.policy import MediaPolicy
-from shepherd_worker.media.resolver import Resolver, SystemResolver
-
-__all__ = ["ImageLoader", "MediaFetcher", "MediaPolicy", "Resolver", "SystemResolver"]
+policy.py     what may be fetched, and from where
+resolver.py   names to addresses that are allowed
+fetch.py      URL to bytes
+decode.py     bytes to pixels
+loading.py    URLs to images that a model can be given
+"""

@@ -28,6 +28,11 @@ class ImageLoader:
         self._processor = processor
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="shepherd-image")
 
+    @property
+    def image_token_id(self) -> int:
+        """See `ImageSource.image_token_id`."""
+        return self._processor.image_token_id
+
     async def load(self, urls: Sequence[str]) -> list[PreparedImage]:
         """One image per URL, in order.
 

@@ -18,6 +18,8 @@ from shepherd_worker.errors import InvalidRequestError
 
 FIELD = "image_url"
 """What every refusal calls the client's mistake."""
+SCHEMES = ("data", "https", "http")
+"""What can be served at all."""
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
 _COMPATIBLE = ipaddress.IPv6Network("::/96")

@@ -12,7 +12,8 @@ import pytest_asyncio
 
 from media_server import FakeResolver, MediaServer, data_url, media_server, png
 from shepherd_worker.errors import InvalidRequestError
-from shepherd_worker.media import MediaFetcher, MediaPolicy
+from shepherd_worker.media.fetch import MediaFetcher
+from shepherd_worker.media.policy import MediaPolicy
 from tiny_vision_models import picture
 
 CAT = png(picture(1))
