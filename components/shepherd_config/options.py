@@ -106,13 +106,17 @@ def option(
 
 
 def options_of(config: type) -> dict[str, Option]:
-    """The options of a configuration dataclass by field name, in order of declaration."""
+    """The options of a configuration dataclass by field name, in order of declaration.
+
+    A class's own options come before those that it inherits.
+    """
     hints = get_type_hints(config)
-    return {
-        field.name: _option(field, hints[field.name])
-        for field in dataclasses.fields(config)
-        if "option" in field.metadata
-    }
+    declared = [vars(base).get("__annotations__", {}) for base in config.__mro__]
+    fields = [field for field in dataclasses.fields(config) if "option" in field.metadata]
+    fields.sort(
+        key=lambda field: next(i for i, names in enumerate(declared) if field.name in names)
+    )
+    return {field.name: _option(field, hints[field.name]) for field in fields}
 
 
 def _option(field: dataclasses.Field[Any], hint: Any) -> Option:

@@ -16,7 +16,7 @@ from shepherd_config import OptionError, Resolved, load, option
 from shepherd_worker.engine.embedded.eviction import load_policy
 from shepherd_worker.engine.protocol import EngineConfig
 from shepherd_worker.errors import UnusableInputError
-from shepherd_worker.media.policy import SCHEMES, MediaPolicy
+from shepherd_worker.media.options import MediaOptions
 
 DEFAULT_COMPONENTS = {"aggregated": "backend", "prefill": "prefill", "decode": "backend"}
 """Prefill has a component of its own: Dynamo would mix the roles within one."""
@@ -31,7 +31,7 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerConfig:
+class WorkerConfig(MediaOptions):
     """Everything that can be said to a worker; see `--help`."""
 
     model: str = option(
@@ -284,34 +284,6 @@ class WorkerConfig:
         group="engine",
     )
 
-    media_schemes: tuple[str, ...] = option(
-        "Kinds of image URLs that are served: data, https, http.",
-        default=("data", "https"),
-        group="media",
-    )
-    allow_media_host: tuple[str, ...] = option(
-        "Hosts, addresses or networks that images may be fetched from though they are not public.",
-        default=(),
-        group="media",
-    )
-    media_max_mb: float = option(
-        "Megabytes of one image as it travels.",
-        default=20.0,
-        minimum=0.001,
-        aliases=("--max-file-size-mb",),
-        group="media",
-    )
-    media_max_pixels: int = option(
-        "Pixels of one image once it is decoded.", default=1 << 25, minimum=1, group="media"
-    )
-    media_max_images: int = option("Images in one request.", default=16, minimum=1, group="media")
-    media_timeout_s: float = option(
-        "Seconds in which an image must be fetched, redirects and all.",
-        default=10.0,
-        minimum=0.1,
-        group="media",
-    )
-
     @property
     def model_name(self) -> str:
         """What clients ask for."""
@@ -324,17 +296,6 @@ class WorkerConfig:
         if len(parts) == 3:
             return parts[0], parts[1], parts[2]
         return self.namespace, self.component or DEFAULT_COMPONENTS[self.role], self.endpoint
-
-    def media_policy(self) -> MediaPolicy:
-        """What may be fetched for a client."""
-        return MediaPolicy(
-            schemes=frozenset(self.media_schemes),
-            allowed_hosts=frozenset(host.lower() for host in self.allow_media_host),
-            max_bytes=int(self.media_max_mb * 1_000_000),
-            max_pixels=self.media_max_pixels,
-            max_images=self.media_max_images,
-            timeout_s=self.media_timeout_s,
-        )
 
     def engine_config(self) -> EngineConfig:
         """The part that the engine is built from."""
@@ -393,9 +354,7 @@ def load_config(
     if not config.kv_events_endpoint.startswith("tcp://"):
         raise OptionError("--kv-events-endpoint", config.kv_events_endpoint, "tcp://HOST:PORT")
     _check_policy(config.eviction_policy)
-    for scheme in config.media_schemes:
-        if scheme not in SCHEMES:
-            raise OptionError("--media-schemes", scheme, f"some of {', '.join(SCHEMES)}")
+    config.check_media()
     _check_paths(config)
     return resolved
 

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shepherd_config import OptionError, Resolved, load, option
+from shepherd_config.options import options_of
 
 
 class Colour(StrEnum):
@@ -163,3 +164,20 @@ def test_a_value_means_the_same_from_a_flag_and_from_a_variable(
     )
 
     assert flags.config == variables.config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    shared: int = option("Shared.", default=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Own(Shared):
+    own: int = option("Own.", default=2)
+
+
+def test_a_class_s_own_options_come_before_those_that_it_inherits() -> None:
+    resolved = load(Own, prog="prog", section="demo", argv=["--shared", "7"], environ={})
+
+    assert list(options_of(Own)) == ["own", "shared"]
+    assert (resolved.config.own, resolved.config.shared) == (2, 7)

@@ -1,0 +1,62 @@
+"""The operator's word on images: what may be fetched, and who encodes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from shepherd_config import OptionError, option
+from shepherd_worker.media.policy import SCHEMES, MediaPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaOptions:
+    """The part of a worker's options that is about images."""
+
+    media_schemes: tuple[str, ...] = option(
+        "Kinds of image URLs that are served: data, https, http.",
+        default=("data", "https"),
+        group="media",
+    )
+    allow_media_host: tuple[str, ...] = option(
+        "Hosts, addresses or networks that images may be fetched from though they are not public.",
+        default=(),
+        group="media",
+    )
+    media_max_mb: float = option(
+        "Megabytes of one image as it travels.",
+        default=20.0,
+        minimum=0.001,
+        aliases=("--max-file-size-mb",),
+        group="media",
+    )
+    media_max_pixels: int = option(
+        "Pixels of one image once it is decoded.", default=1 << 25, minimum=1, group="media"
+    )
+    media_max_images: int = option("Images in one request.", default=16, minimum=1, group="media")
+    media_timeout_s: float = option(
+        "Seconds in which an image must be fetched, redirects and all.",
+        default=10.0,
+        minimum=0.1,
+        group="media",
+    )
+
+    def media_policy(self) -> MediaPolicy:
+        """What may be fetched for a client."""
+        return MediaPolicy(
+            schemes=frozenset(self.media_schemes),
+            allowed_hosts=frozenset(host.lower() for host in self.allow_media_host),
+            max_bytes=int(self.media_max_mb * 1_000_000),
+            max_pixels=self.media_max_pixels,
+            max_images=self.media_max_images,
+            timeout_s=self.media_timeout_s,
+        )
+
+    def check_media(self) -> None:
+        """Refuse words that mean nothing.
+
+        Raises:
+            OptionError: a scheme that is not served at all.
+        """
+        for scheme in self.media_schemes:
+            if scheme not in SCHEMES:
+                raise OptionError("--media-schemes", scheme, f"some of {', '.join(SCHEMES)}")
