@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from shepherd_config import OptionError, Resolved, load, option
+from shepherd_config.addresses import is_loopback, is_wildcard
 from shepherd_worker.engine.embedded.eviction import load_policy
 from shepherd_worker.engine.protocol import EngineConfig
 from shepherd_worker.errors import UnusableInputError
@@ -274,8 +275,20 @@ class WorkerConfig(MediaOptions):
         env=("DYN_ENABLE_TEST_LOGITS_PROCESSOR",),
         group="engine",
     )
+    kv_transfer: Literal["auto", "shm", "tcp", "nixl"] = option(
+        "How KV travels from prefill to decode workers; auto takes the best way that both have.",
+        default="auto",
+        group="engine",
+    )
     transfer_host: str = option(
-        "Address from which decode workers fetch KV.", default="127.0.0.1", group="engine"
+        "Address from which decode workers fetch KV; beyond loopback with --transfer-secret-file only.",
+        default="127.0.0.1",
+        group="engine",
+    )
+    transfer_secret_file: str = option(
+        "File of mode 600 with the secret that prefill and decode workers prove to each other.",
+        default="",
+        group="engine",
     )
     transfer_lease_s: float = option(
         "Seconds that a prefilled prompt waits to be fetched.",
@@ -326,7 +339,9 @@ class WorkerConfig(MediaOptions):
             logits_processors=self.logits_processor,
             logits_processor_timeout_s=self.logits_processor_timeout_s,
             test_logits_processor=self.test_logits_processor,
+            kv_transfer=self.kv_transfer,
             transfer_host=self.transfer_host,
+            transfer_secret_file=self.transfer_secret_file,
             transfer_lease_s=self.transfer_lease_s,
         )
 
@@ -356,6 +371,7 @@ def load_config(
     _check_policy(config.eviction_policy)
     config.check_media()
     _check_paths(config)
+    _check_transfer(config)
     return resolved
 
 
@@ -375,3 +391,17 @@ def _check_paths(config: WorkerConfig) -> None:
             raise UnusableInputError(
                 f"{flag}: there is no directory {value!r}; name a model directory or a hub id"
             )
+
+
+def _check_transfer(config: WorkerConfig) -> None:
+    host = config.transfer_host
+    if config.kv_transfer == "shm":
+        return
+    if is_wildcard(host):
+        raise OptionError("--transfer-host", host, "an address that decode workers can fetch from")
+    if not is_loopback(host) and not config.transfer_secret_file:
+        raise OptionError(
+            "--transfer-host",
+            host,
+            "a loopback address, or --transfer-secret-file: whoever reaches it needs a credential",
+        )

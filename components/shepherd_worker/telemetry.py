@@ -8,7 +8,7 @@ request.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -181,6 +181,14 @@ def _engine_metrics(stats: EngineStats) -> Iterator[Metric]:
     prompt.add_metric(["remote"], stats.prompt_tokens_transferred_total)
     prompt.add_metric(["store"], stats.prompt_tokens_loaded_total)
     yield prompt
+    yield from _by_transport(
+        "kv_transfers", "Handoffs whose KV was fetched.", stats.transfers_total
+    )
+    yield from _by_transport(
+        "kv_transfer_faults",
+        "Attempts to fetch KV that failed; another transport may have come through.",
+        stats.transfer_faults_total,
+    )
     counters = (
         ("generated_tokens", "Tokens generated.", stats.generated_tokens_total),
         ("kv_blocks_stored", "Blocks that became findable.", stats.blocks_stored_total),
@@ -212,6 +220,11 @@ def _engine_metrics(stats: EngineStats) -> Iterator[Metric]:
             stats.transfer_failures_total,
         ),
         (
+            "kv_transfers_broken_off",
+            "Handoffs that a decode worker began to fetch and did not get.",
+            stats.transfers_broken_off_total,
+        ),
+        (
             "kv_leases_expired",
             "Handoffs that nobody fetched in time.",
             stats.leases_expired_total,
@@ -235,6 +248,13 @@ def _kv_store_metrics(stats: KvStoreStats) -> Iterator[Metric]:
     )
     for name, text, value in counters:
         yield CounterMetricFamily(f"shepherd_worker_kv_store_{name}", text, value=value)
+
+
+def _by_transport(name: str, text: str, totals: Mapping[str, int]) -> Iterator[Metric]:
+    metric = CounterMetricFamily(f"shepherd_worker_{name}", text, labels=["transport"])
+    for transport, total in totals.items():
+        metric.add_metric([transport], total)
+    yield metric
 
 
 def exposition(registry: CollectorRegistry) -> str:

@@ -271,7 +271,7 @@ def _usage(usage: Usage) -> dict[str, Any]:
 
 def render_handoff(handoff: Handoff) -> dict[str, Any]:
     """`disaggregated_params`, as the frontend carries it to the decode worker."""
-    dumped: dict[str, Any] = _HANDOFF.dump_python(handoff)
+    dumped: dict[str, Any] = _HANDOFF.dump_python(handoff, mode="json")
     return dumped
 
 

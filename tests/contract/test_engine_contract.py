@@ -171,8 +171,8 @@ async def test_closing_while_the_engine_starts_ends_the_start(name: EngineName) 
 async def test_a_start_that_fails_says_why_and_can_be_closed(
     name: EngineName, tmp_path: Path
 ) -> None:
-    engine = create_engine(name, config(transfer_host="203.0.113.1"))
-    with pytest.raises(UnusableInputError, match=r"transfer_host='203\.0\.113\.1'"):
+    engine = create_engine(name, config(transfer_host="127.0.0.1.1"))
+    with pytest.raises(UnusableInputError, match=r"--transfer-host '127\.0\.0\.1\.1' is not loop"):
         await engine.start()
     await engine.close()
     await engine.close()

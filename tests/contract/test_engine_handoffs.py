@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -52,12 +53,20 @@ async def expected(name: EngineName) -> Answer:
         return await ask(engine, request(PROMPT))
 
 
+def with_ticket(handoff: Handoff, **changes: Any) -> Handoff:
+    assert handoff.ticket is not None
+    return replace(handoff, ticket=replace(handoff.ticket, **changes))
+
+
 @asynccontextmanager
 async def proxy(
     handoff: Handoff, change: Callable[[bytes], bytes | None]
 ) -> AsyncIterator[Handoff]:
     """A handoff by way of a proxy that changes what it relays to the client; None cuts the line."""
-    host, port = handoff.address.removeprefix("tcp://").split(":")
+    ticket = handoff.ticket
+    assert ticket is not None
+    (tcp,) = (a for a in ticket.addresses if a.startswith("tcp://"))
+    host, port = tcp.removeprefix("tcp://").split(":")
     finished: list[asyncio.Task[None]] = []
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -78,7 +87,7 @@ async def proxy(
     server = await asyncio.start_server(relay, "127.0.0.1", 0)
     address = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
-        yield replace(handoff, address=address)
+        yield with_ticket(handoff, addresses=(address,))
     finally:
         server.close()
         await asyncio.gather(*finished)
@@ -97,7 +106,8 @@ async def test_a_decode_fetches_the_prompt_and_answers_as_an_aggregated_engine(
         assert result.chunk.token_ids == tuple(aggregated.token_ids[:1])
         assert result.chunk.finish_reason is None
         assert result.chunk.usage == Usage(17, 0, 1)
-        assert result.handoff.num_blocks == 4
+        assert result.handoff.ticket is not None
+        assert result.handoff.ticket.num_records == 4
         assert answer == aggregated
         stats = decode.stats()
         assert stats.prompt_tokens_transferred_total == 16
@@ -139,7 +149,7 @@ async def test_a_short_prompt_needs_no_handoff(name: EngineName) -> None:
         result = await prefill.prefill(request([5, 6]))
         answer = await ask(decode, request([5, 6]), result.handoff)
 
-        assert (result.handoff.num_blocks, result.handoff.transfer_id) == (0, "")
+        assert result.handoff.ticket is None
         assert prefill.stats().leases == 0
         assert answer.token_ids[:1] == list(result.chunk.token_ids)
         assert decode.stats().transfer_failures_total == 0
@@ -178,14 +188,16 @@ async def test_leased_blocks_are_not_evicted_until_they_are_fetched(name: Engine
         assert decode.stats().transfer_failures_total == 0
 
 
-FAULTS: dict[str, Callable[[Handoff], Handoff]] = {
-    "unknown transfer id": lambda handoff: replace(handoff, transfer_id="0" * 32),
-    "no transfer id": lambda handoff: replace(handoff, transfer_id="nonsense"),
-    "another model": lambda handoff: replace(handoff, model_fingerprint="00" * 32),
-    "another block size": lambda handoff: replace(handoff, block_size=8),
-    "no address": lambda handoff: replace(handoff, address="tcp://nowhere"),
-    "a port out of range": lambda handoff: replace(handoff, address="tcp://127.0.0.1:99999"),
-    "more blocks than leased": lambda handoff: replace(handoff, num_blocks=10**6),
+FAULTS: dict[str, dict[str, Any]] = {
+    "unknown transfer id": {"transfer_id": "0" * 32},
+    "no transfer id": {"transfer_id": "nonsense"},
+    "another model": {"fingerprint": "00" * 32},
+    "no fingerprint": {"fingerprint": "model"},
+    "another block size": {"record_bytes": 8},
+    "no address": {"addresses": ()},
+    "an address that is none": {"addresses": ("tcp://nowhere", "shm://elsewhere/x", "")},
+    "a port out of range": {"addresses": ("tcp://127.0.0.1:99999",)},
+    "more blocks than leased": {"num_records": 10**6},
 }
 
 
@@ -193,7 +205,7 @@ FAULTS: dict[str, Callable[[Handoff], Handoff]] = {
 async def test_a_handoff_that_is_wrong_is_computed_instead(name: EngineName, fault: str) -> None:
     async with two_engines(name) as (prefill, decode):
         result = await prefill.prefill(request(range(10, 23)))
-        answer = await ask(decode, request(PROMPT), FAULTS[fault](result.handoff))
+        answer = await ask(decode, request(PROMPT), with_ticket(result.handoff, **FAULTS[fault]))
 
         check_recomputed(answer, await expected(name), decode)
         assert prefill.is_healthy()
@@ -249,7 +261,7 @@ async def test_a_prefill_worker_that_is_silent_is_not_waited_for(name: EngineNam
 
         async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as server:
             port = server.sockets[0].getsockname()[1]
-            handoff = replace(result.handoff, address=f"tcp://127.0.0.1:{port}")
+            handoff = with_ticket(result.handoff, addresses=(f"tcp://127.0.0.1:{port}",))
             answer = await ask(decode, request(PROMPT), handoff)
             silence.set()
 

@@ -18,8 +18,8 @@ after the last of its blocks is stored and before the first of them is removed.
 from __future__ import annotations
 
 from array import array
-from collections.abc import AsyncGenerator, AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from shepherd_events.events import (
@@ -84,6 +84,8 @@ class EngineConfig:
     """How long a request's processors may take for one token; the batch waits for them."""
     test_logits_processor: bool = False
     """Answer every request with Dynamo's "Hello world!"."""
+    kv_transfer: Literal["auto", "shm", "tcp", "nixl"] = "auto"
+    """How KV travels from prefill to decode workers; `auto` takes the best way that both have."""
     transfer_host: str = "127.0.0.1"
     """Where a prefill worker's KV can be fetched from."""
     speculative: Literal["none", "ngram"] = "none"
@@ -92,6 +94,8 @@ class EngineConfig:
     """Tokens of an answer's end that are looked up in the text before it, at most."""
     speculative_max_draft: int = 8
     """Tokens that are guessed at once, at most."""
+    transfer_secret_file: str = ""
+    """A file whose content both sides must know; without one `transfer_host` must be loopback."""
     transfer_lease_s: float = 60.0
     """How long the blocks of a handoff wait to be fetched."""
 
@@ -183,8 +187,14 @@ class EngineStats:
     processor_failures_total: int = 0
     """Those of them whose logits processors raised, or took too long."""
     transfer_bytes_total: int = 0
+    transfers_total: Mapping[str, int] = field(default_factory=dict)
+    """Handoffs whose KV was fetched, by transport."""
+    transfer_faults_total: Mapping[str, int] = field(default_factory=dict)
+    """Attempts that failed, by transport; another transport may have come through."""
     transfer_failures_total: int = 0
     """Handoffs whose KV could not be fetched and was computed again."""
+    transfers_broken_off_total: int = 0
+    """Handoffs that a decode worker began to fetch and did not get."""
     leases: int = 0
     """Handoffs that wait to be fetched."""
     leases_expired_total: int = 0
@@ -213,19 +223,27 @@ CacheEvent = BlocksStored | BlocksReused | BlocksRemoved | BlocksCleared | Seque
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """Where records that another worker leases can be fetched, once."""
+
+    addresses: tuple[str, ...]
+    """Ways to the same records, the fastest first: `shm://...`, `nixl://host:port`, `tcp://host:port`."""
+    transfer_id: str
+    """128 random bits in hex: who knows them may fetch the records."""
+    fingerprint: str
+    """32 bytes in hex: what the records mean, for KV blocks the model and their layout."""
+    record_bytes: int
+    """Size of one record."""
+    num_records: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Handoff:
     """How a decode worker gets the KV that a prefill worker computed."""
 
     engine: str
-    address: str
-    """`tcp://host:port` of the prefill worker's transfer server."""
-    transfer_id: str
-    """128 random bits in hex: who knows them may fetch the blocks, once."""
-    num_blocks: int
-    """Full blocks of the prompt that can be fetched."""
-    block_size: int
-    model_fingerprint: str
-    """Hex; a decode worker with another one computes the prompt itself."""
+    ticket: Ticket | None
+    """One record per full block of the prompt; None where it has none."""
 
 
 @dataclass(frozen=True, slots=True)

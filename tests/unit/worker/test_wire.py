@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from shepherd_worker import schemas
-from shepherd_worker.engine.protocol import Handoff
+from shepherd_worker.engine.protocol import Handoff, Ticket
 from shepherd_worker.errors import InvalidRequestError
 from shepherd_worker.request import FinishReason, TokenChunk, TokenLogprob, Usage
 from shepherd_worker.wire import (
@@ -135,11 +135,13 @@ def test_a_last_chunk_carries_reason_usage_and_logprobs_as_dynamo_wants_them() -
 def test_a_handoff_comes_back_as_it_went() -> None:
     handoff = Handoff(
         engine="torch",
-        address="tcp://127.0.0.1:1",
-        transfer_id="ab" * 16,
-        num_blocks=3,
-        block_size=16,
-        model_fingerprint="00",
+        ticket=Ticket(
+            addresses=("shm://host/path", "tcp://127.0.0.1:1"),
+            transfer_id="ab" * 16,
+            fingerprint="00" * 32,
+            record_bytes=64,
+            num_records=3,
+        ),
     )
 
     assert parse_handoff(render_handoff(handoff)) == handoff

@@ -27,10 +27,11 @@ from shepherd_worker.engine.embedded.loading import Loaded, load_engine
 from shepherd_worker.engine.embedded.runner import Runner
 from shepherd_worker.engine.embedded.sequence import ImportedBlocks, Sequence
 from shepherd_worker.engine.embedded.speculative import NgramConfig, NgramDrafter
-from shepherd_worker.engine.embedded.transfer import (
+from shepherd_worker.engine.embedded.transfer.blocks import BlockSource
+from shepherd_worker.engine.embedded.transfer.service import (
     FRAME_TIMEOUT_S,
-    TransferClient,
-    TransferServer,
+    TransferService,
+    transfer_options,
 )
 from shepherd_worker.engine.protocol import (
     CacheEvent,
@@ -96,8 +97,7 @@ class EmbeddedEngine:
         self._started: asyncio.Future[Loaded] | None = None
         self._thread: EngineThread | None = None
         self._loaded: Loaded | None = None
-        self._server: TransferServer | None = None
-        self._client: TransferClient | None = None
+        self._transfer: TransferService | None = None
 
     async def start(self) -> EngineInfo:
         """See `Engine.start`."""
@@ -159,15 +159,19 @@ class EmbeddedEngine:
 
     def stats(self) -> EngineStats:
         """See `Engine.stats`; bytes count both directions."""
-        if self._thread is None or self._server is None or self._client is None:
+        if self._thread is None or self._transfer is None:
             return EngineStats()
+        moved = self._transfer.stats()
         return replace(
             self._thread.stats,
-            transfer_bytes_total=self._server.bytes_sent_total + self._client.bytes_received_total,
-            transfer_failures_total=self._client.failures_total,
+            transfer_bytes_total=moved.bytes_sent_total + moved.bytes_received_total,
+            transfers_total=moved.fetched_total,
+            transfer_faults_total=moved.faults_total,
+            transfer_failures_total=moved.failures_total,
+            transfers_broken_off_total=moved.broken_off_total,
             kv_store=None if self._connector is None else self._connector.stats(),
-            leases=self._server.num_leases,
-            leases_expired_total=self._server.leases_expired_total,
+            leases=moved.leases,
+            leases_expired_total=moved.leases_expired_total,
         )
 
     def is_healthy(self) -> bool:
@@ -177,7 +181,7 @@ class EmbeddedEngine:
     async def drain(self) -> None:
         """See `Engine.drain`."""
         self._draining = True
-        while self._num_calls or self._streams or (self._server and self._server.num_leases):
+        while self._num_calls or self._streams or self.stats().leases:
             self._changed.clear()
             await self._changed.wait()
         if self._connector is not None:
@@ -189,8 +193,8 @@ class EmbeddedEngine:
             if self._closed:
                 return
             self._die(EngineDeadError("the engine is closed"))
-            if self._server is not None:
-                await self._server.close()
+            if self._transfer is not None:
+                await self._transfer.close()
             if self._thread is not None:
                 self._thread.stop()
                 await self._thread.join()
@@ -201,16 +205,16 @@ class EmbeddedEngine:
             self._changed.set()
 
     async def _open_transfer(self, loaded: Loaded) -> None:
-        self._client = TransferClient(
-            loaded.block_format, loaded.info.block_size, frame_timeout_s=self._transfer_timeout_s
+        loop = asyncio.get_running_loop()
+
+        def released() -> None:
+            loop.call_soon_threadsafe(self._changed.set)
+
+        self._transfer = TransferService(
+            transfer_options(self._config, timeout_s=self._transfer_timeout_s),
+            released=released,
         )
-        self._server = TransferServer(
-            loaded.block_format,
-            self._runner.read_blocks,
-            lease_s=self._config.transfer_lease_s,
-            released=self._changed.set,
-        )
-        await self._server.start(self._config.transfer_host)
+        await self._transfer.start(loaded.storage)
 
     @contextmanager
     def _call(self) -> Iterator[None]:
@@ -289,27 +293,35 @@ class EmbeddedEngine:
 
     async def _fetch(self, sequence: Sequence, handoff: Handoff) -> ImportedBlocks | None:
         """The KV of those prompt blocks that a handoff offers and the cache lacks."""
-        loaded, client = self._serving(), self._client
-        assert client is not None
-        size = loaded.info.block_size
-        wanted = min(handoff.num_blocks, (sequence.num_prompt - 1) // size)
-        first = loaded.core.num_cached_blocks(sequence.hashes(max(0, wanted), size))
-        if handoff.num_blocks < 1:
+        loaded, ticket = self._serving(), handoff.ticket
+        if ticket is None:
             return None
-        return ImportedBlocks(first, await client.fetch(handoff, first, wanted - first))
+        assert self._transfer is not None
+        size = loaded.info.block_size
+        wanted = max(0, min(ticket.num_records, (sequence.num_prompt - 1) // size))
+        first = loaded.core.num_cached_blocks(sequence.hashes(wanted, size))
+        records = await self._transfer.fetch(
+            ticket,
+            first,
+            wanted - first,
+            fingerprint=loaded.info.model_fingerprint,
+            record_bytes=loaded.block_bytes,
+        )
+        return None if records is None else ImportedBlocks(first, records)
 
     def _lease(self, sequence: Sequence, release: Callable[[], None]) -> Handoff:
-        info, server = self._serving().info, self._server
-        assert server is not None
-        num_blocks = len(sequence.block_ids)
-        return Handoff(
-            engine=self._name,
-            address=server.address,
-            transfer_id=server.lease(sequence.block_ids, release) if num_blocks else "",
-            num_blocks=num_blocks,
-            block_size=info.block_size,
-            model_fingerprint=info.model_fingerprint.hex(),
+        loaded = self._serving()
+        if not sequence.block_ids:
+            return Handoff(engine=self._name, ticket=None)
+        source = BlockSource(
+            loaded.info.model_fingerprint,
+            loaded.block_bytes,
+            tuple(sequence.block_ids),
+            loaded.storage,
+            self._runner.read_blocks,
         )
+        assert self._transfer is not None
+        return Handoff(engine=self._name, ticket=self._transfer.lease(source, release))
 
     def _serving(self) -> Loaded:
         if self._dead is not None:

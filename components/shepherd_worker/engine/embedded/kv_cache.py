@@ -19,6 +19,7 @@ from torch import Tensor
 
 from shepherd_events.events import Tier
 from shepherd_worker.engine.embedded.block_pool import BlockCopy
+from shepherd_worker.engine.embedded.shared_memory import SharedMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,17 @@ class PagedKvCache:
         self.pages_per_block = 2 * geometry.num_layers
         heads = (geometry.num_kv_heads, geometry.head_dim)
         record = (geometry.num_layers, 2, block_size, *heads)
-        self._storage = torch.zeros((num_blocks, *record), dtype=dtype, device=device)
         self._host = torch.empty(
             (num_host_blocks, *record), dtype=dtype, pin_memory=device.type == "cuda"
         )
+        self.memory: SharedMemory | None = None
+        """What the storage lies in on a CPU: other processes may be let in to read it."""
+        if device.type == "cpu":
+            num_bytes = num_blocks * geometry.block_bytes(block_size, dtype)
+            self.memory = SharedMemory.allocate(num_bytes, "shepherd-kv")
+            self._storage = torch.frombuffer(self.memory.memory, dtype=dtype).view(-1, *record)
+        else:
+            self._storage = torch.zeros((num_blocks, *record), dtype=dtype, device=device)
         self._pages = self._storage.view(-1, block_size, *heads)
         self._rows = self._storage.view(-1, *heads)
         self._gathered = self._storage.new_empty(2, 0)

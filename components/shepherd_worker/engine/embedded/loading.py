@@ -21,8 +21,8 @@ from shepherd_worker.engine.embedded.preparation import (
 )
 from shepherd_worker.engine.embedded.runner import Runner, RunnerInfo
 from shepherd_worker.engine.embedded.scheduler import Scheduler
+from shepherd_worker.engine.embedded.shared_memory import SharedMemory
 from shepherd_worker.engine.embedded.stop_strings import load_tokenizer
-from shepherd_worker.engine.embedded.transfer import BlockFormat
 from shepherd_worker.engine.protocol import EngineConfig, EngineInfo
 from shepherd_worker.engine.validation import RequestLimits
 from shepherd_worker.errors import EngineFailedError, UnusableInputError
@@ -35,8 +35,11 @@ class Loaded:
     core: EngineCore
     info: EngineInfo
     limits: RequestLimits
-    block_format: BlockFormat
     preparation: Preparation
+    block_bytes: int
+    """Size of one block's record."""
+    storage: SharedMemory | None
+    """As in `RunnerInfo`."""
 
 
 def load_engine(
@@ -102,8 +105,9 @@ def load_engine(
         EngineCore(runner, pool, scheduler, tokenizer, saver=connector),
         info,
         limits,
-        BlockFormat(model.fingerprint, model.block_bytes),
         prepare_with(factories, config, model.tokenizer_file, compiler),
+        model.block_bytes,
+        model.storage,
     )
 
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from shepherd_worker.engine.embedded.block_pool import BlockCopy
 from shepherd_worker.engine.embedded.scheduler import StepPlan
+from shepherd_worker.engine.embedded.shared_memory import SharedMemory
 from shepherd_worker.engine.validation import VisionLimits
 from shepherd_worker.engine.vision import ImageProcessor
 from shepherd_worker.request import TokenLogprob
@@ -38,6 +39,8 @@ class RunnerInfo:
     tokenizer_file: Path | None
     """A `tokenizer.json`, where there is one."""
     serves_lora: bool
+    storage: SharedMemory | None = None
+    """All blocks' records, block i at `i * block_bytes`, where they lie in host memory."""
     vision: VisionLimits | None = None
     """What images must look like; None for a model that reads text only."""
 

@@ -74,6 +74,7 @@ class TorchRunner:
             num_blocks=num_blocks,
             num_host_blocks=num_host_blocks,
             block_bytes=block_bytes,
+            storage=self._cache.memory,
             tokenizer_file=_tokenizer_file(config.tokenizer, directory),
             serves_lora=False,
             vision=None if self._vision is None else self._vision.limits,
