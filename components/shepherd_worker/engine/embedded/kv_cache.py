@@ -11,9 +11,11 @@ once per step, serves every layer, for keys and for values.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -127,19 +129,38 @@ class PagedKvCache:
     @torch.inference_mode()
     def read_blocks(self, block_ids: Sequence[int]) -> list[bytes]:
         """The records of blocks; from any thread, for blocks that nobody writes."""
-        index = torch.tensor(block_ids, device=self.device)
-        records = self._storage.index_select(0, index).view(len(block_ids), -1).cpu()
+        with self._own_stream():
+            index = torch.tensor(block_ids, device=self.device)
+            records = self._storage.index_select(0, index).view(len(block_ids), -1).cpu()
         return [record.view(torch.uint8).numpy().tobytes() for record in records]
 
+    @torch.inference_mode()
     def write_blocks(
         self, block_ids: Sequence[int], payloads: Sequence[bytes | memoryview]
     ) -> None:
-        """Fill blocks with records that `read_blocks` gave."""
+        """Fill blocks with records that `read_blocks` gave; on CUDA in the stream's order."""
+        if self.device.type == "cpu":
+            _fill(self._storage, block_ids, payloads)
+            return
+        shape, pinned = self._storage.shape[1:], self.device.type == "cuda"
+        staged = torch.empty((len(payloads), *shape), dtype=self._storage.dtype, pin_memory=pinned)
+        _fill(staged, range(len(payloads)), payloads)
         index = torch.tensor(block_ids, device=self.device)
-        records = torch.frombuffer(bytearray().join(payloads), dtype=self._storage.dtype)
-        records = records.view(len(block_ids), *self._storage.shape[1:])
-        self._storage.index_copy_(0, index, records.to(self.device))
+        self._storage.index_copy_(0, index, staged.to(self.device, non_blocking=True))
+
+    def _own_stream(self) -> AbstractContextManager[object]:
+        """Lets another thread copy without waiting for the engine's kernels."""
+        if self.device.type != "cuda":
+            return nullcontext()
+        return torch.cuda.stream(torch.cuda.Stream(self.device))  # type: ignore[no-untyped-call]  # torch types it not
 
     def _gather_into(self, target: Tensor, first_page: int, pages: Tensor) -> Tensor:
         out = target.view(len(pages), *self._pages.shape[1:])
         return torch.index_select(self._pages[first_page:], 0, pages, out=out)
+
+
+def _fill(target: Tensor, rows: Iterable[int], payloads: Sequence[bytes | memoryview]) -> None:
+    """Copy records into rows of `target` [n, ...], without holding the interpreter's lock."""
+    records = target.view(target.shape[0], -1).view(torch.uint8).numpy()
+    for row, payload in zip(rows, payloads, strict=True):
+        records[row] = np.frombuffer(payload, np.uint8)
