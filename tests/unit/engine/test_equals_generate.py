@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from engine_calls import Answer, ask, ask_all, config, make_engine, request, started
+from engine_calls import Answer, ask, ask_all, config, make_engine, make_runner, request, started
 from shepherd_worker.engine.protocol import EngineStats
 from shepherd_worker.request import Sampling
 from tiny_models import SLIDING_WINDOW, Kind, tiny_model
@@ -148,6 +148,24 @@ async def test_a_prompt_whose_blocks_were_evicted_is_computed_again(kind: Kind) 
     assert stats.blocks_evicted_total > 16
     assert again.usage is not None
     assert again.usage.cached_tokens == 0
+
+
+async def test_prompts_that_went_to_the_host_and_came_back(kind: Kind) -> None:
+    texts = prompts(14, 20, 21, 22, 19, 23)
+    block_bytes = make_runner("torch", config(kind, num_kv_blocks=2)).load().block_bytes
+    limits = config(kind, num_kv_blocks=20, max_num_tokens=64, host_cache_size=16 * block_bytes)
+    engine = make_engine("torch", limits)
+    async with started(engine):
+        answers = await ask_all(engine, [request(text, LENGTH) for text in (*texts, *texts[:3])])
+        for text in texts:
+            answers.append(await ask(engine, request(text, LENGTH)))
+        stats = engine.stats()
+
+    check(kind, (*texts, *texts[:3], *texts), answers)
+    assert stats.preemptions_total > 0
+    assert stats.blocks_evicted_total > 0
+    assert stats.blocks_onboarded_total > 0
+    assert stats.blocks_referenced == 0
 
 
 async def test_an_answer_beyond_the_sliding_window_and_up_to_the_context() -> None:
