@@ -18,6 +18,7 @@ entry point of the group `shepherd_worker.kv_stores`, or a factory written as
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import cast
@@ -61,21 +62,22 @@ def create_store(spec: str, size_bytes: int) -> KvStore:
     name, _, rest = spec.partition(":")
     known = BUILT_IN | {found.name: found.value for found in entry_points(group=ENTRY_POINT_GROUP)}
     if name in known:
-        return _factory(spec, known[name])(rest, size_bytes)
+        return _factory(known[name], spec, known)(rest, size_bytes)
     attribute, _, location = rest.partition(":")
     if not attribute:
         raise UnusableInputError(
             f"--kv-connector: {spec!r} names no store: expected {', '.join(sorted(known))} or "
             "package.module:Factory, then a colon and a location"
         )
-    return _factory(spec, f"{name}:{attribute}")(location, size_bytes)
+    return _factory(f"{name}:{attribute}", spec, known)(location, size_bytes)
 
 
-def _factory(spec: str, target: str) -> KvStoreFactory:
+def _factory(target: str, spec: str, known: Iterable[str]) -> KvStoreFactory:
     module, _, attribute = target.partition(":")
     try:
         return cast("KvStoreFactory", getattr(import_module(module), attribute))
     except (ImportError, AttributeError) as error:
         raise UnusableInputError(
-            f"--kv-connector: {spec!r} cannot be used, {target} is not to be had: {error}"
+            f"--kv-connector: {spec!r} is neither {', '.join(sorted(known))} nor a factory that "
+            f"can be imported: {error}"
         ) from error

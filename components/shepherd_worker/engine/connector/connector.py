@@ -36,7 +36,7 @@ NUM_READERS = 4
 """Calls of the store that may be under way at once, saves aside."""
 FLUSH_TIMEOUT_S = 10.0
 """How long a drain waits for pending saves."""
-STOP_TIMEOUT_S = 2.0
+STOP_TIMEOUT_S = 1.0
 """How long a close waits for calls that are under way."""
 
 T = TypeVar("T")
