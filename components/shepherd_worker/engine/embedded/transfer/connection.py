@@ -25,6 +25,8 @@ from shepherd_worker.engine.embedded.transfer.frames import (
 
 _MAX_BUFFERS = 1000
 """What one `sendmsg` may gather; the system's limit is 1024."""
+MAX_REASON = 200
+"""Characters of a refusal that are passed on."""
 _FD_BYTES = array.array("i").itemsize
 MIN_BYTES_PER_S = 4 << 20
 """Over a whole transfer; a slower one is given up, computing is faster."""
@@ -79,23 +81,15 @@ class Connection:
         """
         async with asyncio.timeout(self._timeout_s):
             header = await self._receive_header(kinds, fingerprint)
-            if header.num_bytes > MAX_CONTROL_BYTES:
-                raise TransferError(f"a frame of {header.num_bytes} bytes is too long")
-            body = bytearray(header.num_bytes)
-            await self._receive_exactly(memoryview(body))
-        header.check(memoryview(body))
-        if header.kind is Kind.REFUSED:
-            raise TransferError(f"the other side refuses: {body.decode(errors='replace')[:200]}")
+            body = await self._receive_control(header)
         if num_bytes is not None and header.num_bytes != num_bytes:
             raise TransferError(f"expected a frame of {num_bytes} bytes, got {header.num_bytes}")
-        return header, bytes(body)
+        return header, body
 
     async def receive_into(self, kind: Kind, fingerprint: bytes, target: memoryview) -> None:
         """The body of the next frame, which must fill `target`; raises as `receive`."""
         async with asyncio.timeout(self._timeout_s):
             header = await self._receive_header({kind}, fingerprint)
-            if header.kind is Kind.REFUSED:
-                raise TransferError("the other side refuses")
             if header.num_bytes != len(target):
                 raise TransferError(
                     f"expected a frame of {len(target)} bytes, got {header.num_bytes}"
@@ -135,13 +129,22 @@ class Connection:
         await self._receive_exactly(memoryview(buffer))
         header = Header.decode(memoryview(buffer))
         if header.kind is Kind.REFUSED:
-            return header
+            reason = (await self._receive_control(header)).decode(errors="replace")
+            raise TransferError(f"the other side refuses: {reason[:MAX_REASON]}")
         if header.kind not in kinds:
             wanted = " or ".join(sorted(kind.name for kind in kinds))
             raise TransferError(f"expected a frame {wanted}, got {header.kind.name}")
         if fingerprint is not None and header.fingerprint != fingerprint:
             raise TransferError("the other side has records of another kind or model")
         return header
+
+    async def _receive_control(self, header: Header) -> bytes:
+        if header.num_bytes > MAX_CONTROL_BYTES:
+            raise TransferError(f"a frame of {header.num_bytes} bytes is too long")
+        body = bytearray(header.num_bytes)
+        await self._receive_exactly(memoryview(body))
+        header.check(memoryview(body))
+        return bytes(body)
 
     async def _receive_exactly(self, target: memoryview) -> None:
         while len(target):

@@ -26,7 +26,7 @@ FRAME_BYTES = 1 << 20
 MAX_CONTROL_BYTES = 1 << 20
 """Every other body is at most this long."""
 MAGIC = b"SKV2"
-_FIELDS = struct.Struct("<4sB3xI32s")
+_FIELDS = struct.Struct("<4sII32s")
 _CHECKSUM = struct.Struct("<Q")
 HEADER_BYTES = _FIELDS.size + _CHECKSUM.size
 _REQUEST = struct.Struct("<16sQQ")

@@ -35,8 +35,7 @@ class LoopThread:
         try:
             return await asyncio.wrap_future(running)
         except asyncio.CancelledError:
-            caller = asyncio.current_task()
-            if caller is not None and caller.cancelling():
+            if _is_cancelled():
                 raise
             raise ConnectionAbortedError("the thread has been stopped") from None
 
@@ -62,6 +61,12 @@ class LoopThread:
             self._loop.run_forever()
         finally:
             self._loop.close()
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody wants this task to end; no local may keep a task with its own traceback."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _cancel_others() -> None:

@@ -101,6 +101,8 @@ class TransferServer:
         await asyncio.gather(*tasks, return_exceptions=True)
         for listener in self._listeners:
             listener.close()
+        self._accepting.clear()
+        self._listeners.clear()
 
     async def _accept(
         self,

@@ -20,7 +20,7 @@ from shepherd_worker.engine.embedded.transfer.frames import Kind
 from shepherd_worker.engine.embedded.transfer.handshake import read_secret
 from shepherd_worker.engine.embedded.transfer.leases import ByteSource, Leases, Source
 from shepherd_worker.engine.embedded.transfer.loop_thread import LoopThread
-from shepherd_worker.engine.embedded.transfer.server import TransferServer
+from shepherd_worker.engine.embedded.transfer.server import MAX_CONNECTIONS, TransferServer
 from shepherd_worker.engine.embedded.transfer.shm import (
     ShmServer,
     ShmTransport,
@@ -55,6 +55,7 @@ class TransferOptions:
     """What both sides must know; without one only loopback is listened on."""
     lease_s: float = 60.0
     timeout_s: float = FRAME_TIMEOUT_S
+    max_connections: int = MAX_CONNECTIONS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,13 +103,23 @@ class TransferService:
         self._addresses: tuple[str, ...] = ()
         self._socket: Path | None = None
         self._thread: LoopThread | None = None
-        self._server = TransferServer(self._leases, timeout_s=options.timeout_s)
-        self._client = TransferClient(_transports(options), Staging())
+        self._server = TransferServer(
+            self._leases,
+            timeout_s=options.timeout_s,
+            max_connections=options.max_connections,
+        )
+        self._staging = Staging()
+        self._client = TransferClient(_transports(options), self._staging)
 
     @property
     def addresses(self) -> tuple[str, ...]:
         """Where records of this worker can be fetched, the fastest way first."""
         return self._addresses
+
+    @property
+    def bytes_staged(self) -> int:
+        """Memory of fetched records that somebody still sees."""
+        return self._staging.bytes_lent
 
     async def start(self, region: SharedMemory | None = None) -> None:
         """Listen; `region` is where most records lie, if they lie in shared memory.

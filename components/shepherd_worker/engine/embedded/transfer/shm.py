@@ -47,6 +47,8 @@ from shepherd_worker.engine.embedded.transfer.leases import Source
 from shepherd_worker.engine.embedded.transfer.server import TransferServer
 
 SHM_SCHEME = "shm"
+_TURN_BYTES = 4 << 20
+"""Copied at once, in about half a millisecond; then other transfers have their turn."""
 _WHOLE: Sequence[int] = (0,)
 _PEER_CREDENTIALS = struct.Struct("iII")
 
@@ -266,19 +268,17 @@ def _little_endian(offsets: array.array[int]) -> array.array[int]:
 async def _copy(memory: memoryview, offsets: Sequence[int], into: memoryview) -> None:
     """Fill `into` with the records of equal size that begin at `offsets`."""
     size = len(into) // max(1, len(offsets))
-    copied = 0
-    for index, offset in enumerate(offsets):
-        if offset + size > len(memory):
-            raise TransferError(f"a record at {offset} is not within {len(memory)} bytes")
-        for start in range(0, size, FRAME_BYTES):
-            part = slice(offset + start, offset + min(start + FRAME_BYTES, size))
-            into[index * size + start : index * size + start + part.stop - part.start] = memory[
-                part
-            ]
-            copied += part.stop - part.start
-            if copied >= FRAME_BYTES:
-                copied = 0
-                await asyncio.sleep(0)  # others have their turn
+    if offsets and max(offsets) + size > len(memory):
+        raise TransferError(f"a record at {max(offsets)} is not within {len(memory)} bytes")
+    since_others_ran = 0
+    for start, offset in zip(range(0, len(into), max(1, size)), offsets, strict=True):
+        for at in range(0, size, _TURN_BYTES):
+            stop = min(at + _TURN_BYTES, size)
+            into[start + at : start + stop] = memory[offset + at : offset + stop]
+            since_others_ran += stop - at
+            if since_others_ran >= _TURN_BYTES:
+                since_others_ran = 0
+                await asyncio.sleep(0)
 
 
 async def _fill(target: memoryview, source: Source, request: Request) -> None:
