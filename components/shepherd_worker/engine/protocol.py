@@ -201,6 +201,16 @@ class EngineStats:
     kv_store: KvStoreStats | None = None
     """None without a KV store."""
 
+    @property
+    def acceptance_rate(self) -> float:
+        """Share of the guesses that were right; 0 without any."""
+        return self.accepted_tokens_total / max(1, self.drafted_tokens_total)
+
+    @property
+    def mean_accepted_length(self) -> float:
+        """Tokens that a pass with guesses brought forth on average, its own one included."""
+        return 1 + self.accepted_tokens_total / max(1, self.drafts_total)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SequenceFinished:
