@@ -116,7 +116,7 @@ class GuidedDecoding:
     source: str
     """A JSON Schema, a regular expression, a JSON list of strings, a Lark grammar, or tags as JSON."""
     whitespace: str | None = None
-    """A regular expression for the white space between JSON tokens; None leaves it free."""
+    """A regular expression for the white space between JSON tokens; None bounds its length only."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,3 +105,39 @@ def test_an_eviction_policy_of_one_s_own_is_loaded_by_its_name() -> None:
     name = "shepherd_worker.engine.embedded.eviction:PriorityLru"
 
     assert config("--eviction-policy", name).engine_config().eviction_policy == name
+
+
+def test_speculation_and_processors_reach_the_engine() -> None:
+    chosen = config(
+        *("--speculative", "NGram", "--max-matching-ngram-size", "2", "--max-draft-len", "5"),
+        *("--logits-processor", "a=m:A", "--logits-processor", "b,c=m:C"),
+        "--logits-processor-timeout-s=0.5",
+        DYN_ENABLE_TEST_LOGITS_PROCESSOR="1",
+    ).engine_config()
+
+    assert (chosen.speculative, chosen.speculative_window, chosen.speculative_max_draft) == (
+        "ngram",
+        2,
+        5,
+    )
+    assert chosen.logits_processors == ("a=m:A", "b", "c=m:C")
+    assert chosen.logits_processor_timeout_s == 0.5
+    assert chosen.test_logits_processor
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--speculative", "eagle"], ["--speculative", "eagle", "none, ngram"]),
+        (["--speculative-window", "0"], ["--speculative-window", "'0'", ">= 1"]),
+        (["--speculative-max-draft", "65"], ["--speculative-max-draft", "'65'", "<= 64"]),
+        (["--logits-processor-timeout-s", "0"], ["--logits-processor-timeout-s", "'0'"]),
+    ],
+)
+def test_a_wrong_option_of_speculation_is_told_with_what_is_allowed(
+    argv: list[str], words: list[str]
+) -> None:
+    with pytest.raises(OptionError) as told:
+        config(*argv)
+
+    assert all(word in str(told.value) for word in words)

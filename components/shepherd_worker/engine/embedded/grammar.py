@@ -24,6 +24,9 @@ from shepherd_worker.request import GuidedDecoding
 MAX_COMPILED: Final = 128
 """Compiled grammars that are kept; the least recently used is forgotten first."""
 
+DEFAULT_WHITESPACE: Final = r"[ \t\r\n]{1,20}"
+"""Between JSON tokens: room for indentation, and none to go on with blanks for ever."""
+
 
 class GrammarCompiler:
     """Makes guides for one tokenizer; for any number of threads."""
@@ -97,7 +100,8 @@ class _Follower:
 
 
 def _json(guided: GuidedDecoding) -> str:
-    options: Any = {"whitespace_pattern": guided.whitespace} if guided.whitespace else {}
+    pattern = DEFAULT_WHITESPACE if guided.whitespace is None else guided.whitespace
+    options: Any = {"whitespace_pattern": pattern} if pattern else {"whitespace_flexible": False}
     return LLMatcher.grammar_from_json_schema(guided.source, defaults=options)
 
 
