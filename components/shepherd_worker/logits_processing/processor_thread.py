@@ -82,6 +82,8 @@ class ProcessorThread:
     def _run(self) -> None:
         import torch  # noqa: PLC0415 - heavy, and not needed by engines without processors
 
+        if not self._made.set_running_or_notify_cancel():
+            return
         with torch.inference_mode():
             processors: list[LogitsProcessor] = []
             try:

@@ -30,11 +30,6 @@ class Add:
         logits += self._number * len(input_ids)
 
 
-def make_slowly() -> LogitsProcessor:
-    threading.Event().wait(5)
-    return Add(1)
-
-
 def refuse() -> LogitsProcessor:
     raise ValueError("number must be even")
 
@@ -66,10 +61,20 @@ async def test_a_closed_thread_ends_and_answers_no_more() -> None:
 
 
 async def test_a_processor_that_takes_long_to_make_is_not_waited_for() -> None:
+    release = threading.Event()
+
+    def make_slowly() -> LogitsProcessor:
+        release.wait(30)
+        return Add(1)
+
     thread = ProcessorThread([make_slowly], timeout_s=0.02, name="r9")
     with pytest.raises(ProcessorError, match=r"not made within 0\.02 s"):
         await thread.open()
     thread.close()
+    release.set()
+    thread._thread.join(5)
+
+    assert not thread._thread.is_alive()
 
 
 async def test_a_processor_that_refuses_its_arguments_is_the_client_s_fault() -> None:
