@@ -91,6 +91,7 @@ class SteppedRunner:
         self.read_blocks = runner.read_blocks
         self.write_blocks = runner.write_blocks
         self.image_processor = runner.image_processor
+        self.image_counts = runner.image_counts
 
     def load(self) -> RunnerInfo:
         return self._runner.load()

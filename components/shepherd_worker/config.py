@@ -19,8 +19,13 @@ from shepherd_worker.engine.protocol import EngineConfig
 from shepherd_worker.errors import UnusableInputError
 from shepherd_worker.media.options import MediaOptions
 
-DEFAULT_COMPONENTS = {"aggregated": "backend", "prefill": "prefill", "decode": "backend"}
-"""Prefill has a component of its own: Dynamo would mix the roles within one."""
+DEFAULT_COMPONENTS = {
+    "aggregated": "backend",
+    "prefill": "prefill",
+    "decode": "backend",
+    "encode": "encode",
+}
+"""Prefill and encode have components of their own: Dynamo would mix the roles within one."""
 
 
 class Role(StrEnum):
@@ -29,6 +34,8 @@ class Role(StrEnum):
     AGGREGATED = "aggregated"
     PREFILL = "prefill"
     DECODE = "decode"
+    ENCODE = "encode"
+    """Turns images into embeddings for the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +68,7 @@ class WorkerConfig(MediaOptions):
         "Dynamo namespace.", default="dynamo", env=("DYN_NAMESPACE",), group="dynamo"
     )
     component: str = option(
-        "Dynamo component; empty takes prefill or backend, by role.",
+        "Dynamo component; empty takes backend, prefill or encode, by role.",
         default="",
         aliases=("--component-name",),
         group="dynamo",

@@ -8,6 +8,7 @@
     |   |-- UnusableInputError   3: a model directory, a port: named but not usable
     |   |-- UnreachableError     4: discovery, broker or package that is not there
     |   `-- EngineFailedError    5: weights that do not load, memory that does not suffice
+    |-- EncodeWorkerError      an encode worker did not answer: the image is encoded here
     |-- DrainDeadlineError     the worker leaves: Dynamo moves the request to another one
     `-- EngineDeadError          the engine stopped while serving: fatal for the process
 
@@ -75,6 +76,10 @@ class EngineFailedError(StartError):
     """The engine could not load the model."""
 
     exit_code = 5
+
+
+class EncodeWorkerError(WorkerError):
+    """No encode worker gave what was asked for; nothing is lost but its help."""
 
 
 class DrainDeadlineError(WorkerError):

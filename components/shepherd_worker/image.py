@@ -77,6 +77,17 @@ class ImageInput:
         return MediaSpan(self.image.digest, self.offset, self.image.num_tokens)
 
 
+@dataclass(frozen=True, slots=True)
+class VisionLimits:
+    """What an image must look like to a model."""
+
+    image_token_id: int
+    hidden_size: int
+    """Width of an embedding."""
+    fingerprint: bytes
+    """32 bytes, equal where embeddings are interchangeable."""
+
+
 def pixel_digest(pixels: Mapping[str, Array]) -> bytes:
     """The content address of what a vision tower is given."""
     digest = blake2b(digest_size=DIGEST_BYTES, person=b"shepherd.image.1")

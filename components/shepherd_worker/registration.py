@@ -32,6 +32,7 @@ from shepherd_worker.config import Role, WorkerConfig
 from shepherd_worker.engine.protocol import EngineInfo, EngineStats
 from shepherd_worker.errors import (
     DrainDeadlineError,
+    EncodeWorkerError,
     EngineDeadError,
     InvalidRequestError,
     OverloadedError,
@@ -53,6 +54,11 @@ _ROLES = {
     Role.AGGREGATED: (WorkerType.Aggregated, _TALKING, []),
     Role.PREFILL: (WorkerType.Prefill, ModelType.Prefill, [[WorkerType.Decode]]),
     Role.DECODE: (WorkerType.Decode, _TALKING, [[WorkerType.Prefill]]),
+    Role.ENCODE: (
+        WorkerType.Encode,
+        ModelType.Empty,
+        [[WorkerType.Prefill, WorkerType.Decode], [WorkerType.Aggregated]],
+    ),
 }
 """Role to worker type, what it serves, and whom it needs beside it."""
 
@@ -110,13 +116,13 @@ class Registration:
     async def register(self, info: EngineInfo) -> None:
         """Publish the model card and open the channels to Dynamo's router."""
         config = self._config
-        decodes = config.role is Role.DECODE
+        tells_router = config.role in {Role.AGGREGATED, Role.PREFILL}
         runtime_config = ModelRuntimeConfig()
         runtime_config.context_length = info.max_seq_len
-        runtime_config.total_kv_blocks = info.num_blocks[Tier.DEVICE]
+        runtime_config.total_kv_blocks = info.num_blocks.get(Tier.DEVICE, 0)
         runtime_config.max_num_seqs = info.max_batch_size
         runtime_config.max_num_batched_tokens = info.max_num_tokens
-        runtime_config.enable_local_indexer = not decodes
+        runtime_config.enable_local_indexer = tells_router
         worker_type, serves, needs = _ROLES[config.role]
         await register_model(
             ModelInput.Tokens,
@@ -129,7 +135,7 @@ class Registration:
             worker_type=worker_type,
             needs=needs,
         )
-        if not decodes:
+        if tells_router:
             self.router = DynamoRouterFeed(
                 KvEventPublisher(
                     self._generate,
@@ -140,6 +146,11 @@ class Registration:
                 info.block_size,
             )
         await self._load.create_endpoint(self._generate)
+
+    async def encode_workers(self, path: str) -> EncodeClient:
+        """The workers of the encode role at an endpoint, now and later."""
+        client = await self._runtime.endpoint(path.removeprefix("dyn://")).client()
+        return EncodeClient(client)
 
     async def serve(self, handler: Handler, describe: Answer) -> None:
         """Answer requests until `shutdown`; returns when the last one has ended."""
@@ -225,6 +236,25 @@ class Registration:
         if self.router is not None:
             self.router.close()
         self._runtime.shutdown()
+
+
+class EncodeClient:
+    """Workers of the encode role, asked in turn; see `EncodeWorkers`."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def encode(self, request: dict[str, Any]) -> dict[str, Any]:
+        """See `EncodeWorkers.encode`."""
+        if not self._client.instance_ids():
+            raise EncodeWorkerError("there is no encode worker")
+        try:
+            async for chunk in await self._client.round_robin(request, annotated=False):
+                return dict(chunk)
+        except Exception as error:
+            # Dynamo's edge: a lost connection has no type of its own
+            raise EncodeWorkerError(f"the encode worker failed: {error}") from error
+        raise EncodeWorkerError("the encode worker did not answer")
 
 
 class DynamoRouterFeed:

@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from shepherd_worker.engine.protocol import Handoff
 from shepherd_worker.health import HealthReport
+from shepherd_worker.image_wire import EncodeAnswer
 from shepherd_worker.wire import WireChunk, WireRequest
 
 DIRECTORY: Final = Path(__file__).parent / "schemas"
@@ -21,6 +22,7 @@ _DOCUMENTS: Final[dict[str, type]] = {
     "request": WireRequest,
     "chunk": WireChunk,
     "handoff": Handoff,
+    "encode_answer": EncodeAnswer,
     "health": HealthReport,
 }
 

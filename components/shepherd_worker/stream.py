@@ -12,7 +12,7 @@ from shepherd_events.discovery import StreamDescriptor
 from shepherd_events.errors import KvEventsError
 from shepherd_events.events import StreamId, StreamInfo
 from shepherd_events.publisher import KvEventPublisher, PublisherCounters
-from shepherd_worker.config import WorkerConfig
+from shepherd_worker.config import Role, WorkerConfig
 from shepherd_worker.engine.protocol import EngineInfo
 from shepherd_worker.errors import UnreachableError, UnusableInputError
 from shepherd_worker.health import StreamPosition
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class WorkerStream:
-    """An open stream, or none at all with `--kv-events none`."""
+    """An open stream, or none at all with `--kv-events none` and in a role without a cache."""
 
     publisher: KvEventPublisher | None
     descriptor: StreamDescriptor | None
@@ -35,7 +35,7 @@ class WorkerStream:
             UnreachableError: `--kv-events` names a transport that this version lacks.
             UnusableInputError: `--kv-events-endpoint` cannot be bound.
         """
-        if config.kv_events == "none":
+        if config.kv_events == "none" or config.role is Role.ENCODE:
             return cls(None, None)
         if config.kv_events == "nats":
             raise UnreachableError("--kv-events nats: this version publishes over zmq only")

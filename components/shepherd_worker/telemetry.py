@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from shepherd_events.publisher import PublisherCounters
 from shepherd_worker.engine.protocol import EngineStats, KvStoreStats
+from shepherd_worker.engine.vision import ImageCounts
 from shepherd_worker.errors import DrainDeadlineError, InvalidRequestError, OverloadedError
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -102,6 +103,22 @@ class ObservedRequest:
         self._last = now
 
 
+class ImageMetrics:
+    """Where the images of requests came from."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.remote = Counter(
+            "shepherd_worker_images_remote",
+            "Images that an encode worker encoded for this one.",
+            registry=registry,
+        )
+        self.fallbacks = Counter(
+            "shepherd_worker_encode_fallbacks",
+            "Requests whose images no encode worker encoded, so that this worker did.",
+            registry=registry,
+        )
+
+
 class EngineCollector(Collector):
     """Reads the engine's and the stream's counters at scrape time."""
 
@@ -117,11 +134,26 @@ class EngineCollector(Collector):
         """Called by prometheus_client, from any thread."""
         stats = self._stats()
         yield from _engine_metrics(stats)
+        yield from _image_metrics(stats.images)
         if stats.kv_store is not None:
             yield from _kv_store_metrics(stats.kv_store)
         stream = self._stream()
         if stream is not None:
             yield from _stream_metrics(stream)
+
+
+def _image_metrics(counts: ImageCounts) -> Iterator[Metric]:
+    totals = (
+        ("images_encoded", "Passes of an image through the vision tower.", counts.encoded_total),
+        ("embeddings_found", "Times that an image's embeddings were kept.", counts.found_total),
+    )
+    for name, text, value in totals:
+        yield CounterMetricFamily(f"shepherd_worker_{name}", text, value=value)
+    yield GaugeMetricFamily(
+        "shepherd_worker_embedding_cache_bytes",
+        "Embeddings of images that are kept.",
+        value=counts.cache_bytes,
+    )
 
 
 def _stream_metrics(counters: PublisherCounters) -> Iterator[Metric]:

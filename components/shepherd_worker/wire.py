@@ -151,22 +151,6 @@ def parse_request(request: dict[str, Any]) -> WireRequest:
         raise InvalidRequestError(name, first["input"], first["msg"]) from None
 
 
-def image_urls(wire: WireRequest) -> list[str]:
-    """The URLs of a request's images, in the order of their places in the prompt.
-
-    Raises:
-        InvalidRequestError: a part is no image, or none that has a URL.
-    """
-    media = wire.multi_modal_data or {}
-    other = sorted(kind for kind, parts in media.items() if parts and kind != "image_url")
-    if other:
-        raise InvalidRequestError(other[0], len(media[other[0]]), "text and images only")
-    urls = [part.get("Url") for part in media.get("image_url", ())]
-    if not all(isinstance(url, str) for url in urls):
-        raise InvalidRequestError("image_url", len(urls), "a URL for every image")
-    return [str(url) for url in urls]
-
-
 def is_canary(request: dict[str, Any]) -> bool:
     """Whether Dynamo itself asks, to see if the worker still answers."""
     return bool(request.get("_HEALTH_CHECK"))

@@ -21,12 +21,13 @@ from shepherd_events.tokenizer_assets import TokenizerAssets, TokenizerNotFoundE
 from shepherd_events.transcript import TranscriptReader
 from shepherd_worker.attribution import Attributor
 from shepherd_worker.config import Role, WorkerConfig
-from shepherd_worker.engine import create_engine
+from shepherd_worker.engine import create_encoder, create_engine
 from shepherd_worker.engine.protocol import Engine, EngineInfo
 from shepherd_worker.errors import EngineDeadError, UnusableInputError
 from shepherd_worker.event_bridge import EventBridge
 from shepherd_worker.handlers import Intake, create_handler
 from shepherd_worker.handlers.images import ImageSource
+from shepherd_worker.handlers.remote_images import RemoteImages
 from shepherd_worker.health import Health, Phase, as_json
 from shepherd_worker.inflight import InFlight
 from shepherd_worker.media.fetch import MediaFetcher
@@ -35,7 +36,7 @@ from shepherd_worker.registration import Registration
 from shepherd_worker.signals import StopSignals
 from shepherd_worker.stream import WorkerStream
 from shepherd_worker.stream_endpoint import StreamEndpoint
-from shepherd_worker.telemetry import EngineCollector, RequestMetrics, exposition
+from shepherd_worker.telemetry import EngineCollector, ImageMetrics, RequestMetrics, exposition
 
 log = logging.getLogger(__name__)
 
@@ -54,15 +55,17 @@ async def run(config: WorkerConfig) -> None:
     """
     async with AsyncExitStack() as cleanup:
         stop = cleanup.enter_context(StopSignals(asyncio.get_running_loop()))
-        engine = create_engine(config.engine, config.engine_config())
+        create = create_encoder if config.role is Role.ENCODE else create_engine
+        engine = create(config.engine, config.engine_config())
         cleanup.push_async_callback(engine.close)
         registration = Registration(config)
         cleanup.callback(registration.shutdown)
         info = await stop.unless_stopped(engine.start())
         if info is None:
             return
-        images = await _open_images(config, engine, cleanup)
-        worker = Worker(config, engine, info, registration, images)
+        registry = CollectorRegistry()
+        images = await _open_images(config, engine, registration, registry, cleanup)
+        worker = Worker(config, engine, info, registration, images, registry)
         cleanup.push_async_callback(worker.close)
         await worker.serve(stop)
 
@@ -77,6 +80,7 @@ class Worker:
         info: EngineInfo,
         registration: Registration,
         images: ImageSource | None,
+        registry: CollectorRegistry,
     ) -> None:
         self._config = config
         self._engine = engine
@@ -86,7 +90,7 @@ class Worker:
         self._stream = WorkerStream.open(config, info, registration.instance_id)
         self._health = Health(config.role, config.model_name, info, registration.instance_id)
         self._inflight = InFlight()
-        self._registry = CollectorRegistry()
+        self._registry = registry
         self._registry.register(EngineCollector(engine.stats, self._stream.counters))
         self._handler = create_handler(
             config.role,
@@ -178,7 +182,11 @@ class Worker:
 
 
 async def _open_images(
-    config: WorkerConfig, engine: Engine, cleanup: AsyncExitStack
+    config: WorkerConfig,
+    engine: Engine,
+    registration: Registration,
+    registry: CollectorRegistry,
+    cleanup: AsyncExitStack,
 ) -> ImageSource | None:
     """Where a started engine's images come from; None for a model that reads text only."""
     processor = engine.image_processor()
@@ -188,7 +196,10 @@ async def _open_images(
     fetcher = await cleanup.enter_async_context(MediaFetcher(policy))
     loader = ImageLoader(fetcher, policy, processor)
     cleanup.callback(loader.close)
-    return loader
+    if not config.encode_endpoint or config.role is Role.ENCODE:
+        return loader
+    workers = await registration.encode_workers(config.encode_endpoint)
+    return RemoteImages(workers, engine, loader, ImageMetrics(registry))
 
 
 def _tokenizer_assets(directory: str) -> TokenizerAssets:

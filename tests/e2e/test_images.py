@@ -135,3 +135,50 @@ async def test_prefill_and_decode_give_the_same_answer(
 
     for messages in (question(data_url(CAT)), question(data_url(DOG), data_url(CAT))):
         assert text_of(await split.chat(messages)) == text_of(await client.chat(messages))
+
+
+async def metric(stack: Stack, worker: Service, name: str) -> float:
+    async with stack.http.get(worker.url + "/metrics") as response:
+        for line in (await response.text()).splitlines():
+            if line.startswith(name):
+                return float(line.split()[-1])
+    raise AssertionError(f"no metric {name}")
+
+
+async def test_an_encode_worker_changes_nothing_while_it_is_there_and_when_it_dies(
+    client: Client, stack: Stack, frontend: Service, vision_dir: Path, server: MediaServer
+) -> None:
+    args = ("--model", str(vision_dir), "--served-model-name", "seeing", "--block-size", "4")
+    async with asyncio.TaskGroup() as tasks:
+        starting = stack.worker("encode", *args, *MEDIA, "--role", "encode")
+        encoding = tasks.create_task(starting)
+        where = ("--component", "seeing", "--encode-endpoint", "dyn://shepherd.encode.generate")
+        asking = tasks.create_task(stack.worker("seeing", *args, *MEDIA, *where))
+    encode, worker = encoding.result(), asking.result()
+    await stack.model_served(frontend, "seeing")
+    seeing = Client(stack, frontend, "seeing")
+    asked = [
+        question(data_url(CAT)),
+        question(data_url(DOG), server.url("cat.png")),
+        question(data_url(CAT), text="and now?"),
+    ]
+
+    for messages in asked:
+        assert text_of(await seeing.chat(messages)) == text_of(await client.chat(messages))
+    status, answer = await seeing.post(
+        "chat/completions", {"messages": question("http://10.0.0.1/a.png")}
+    )
+
+    assert (status, "public internet" in answer["message"]) == (400, True)
+    assert await metric(stack, worker, "shepherd_worker_images_remote_total") == 4
+    assert await metric(stack, worker, "shepherd_worker_images_encoded_total") == 1  # the trial
+    assert await metric(stack, worker, "shepherd_worker_encode_fallbacks_total") == 0
+    assert await metric(stack, encode, "shepherd_worker_images_encoded_total") == 3
+    assert await metric(stack, encode, "shepherd_worker_embeddings_found_total") == 2
+
+    encode.process.kill()
+    fresh = question(data_url(picture(5, 24, 16)))
+
+    assert text_of(await seeing.chat(fresh)) == text_of(await client.chat(fresh))
+    assert await metric(stack, worker, "shepherd_worker_encode_fallbacks_total") == 1
+    assert await metric(stack, worker, "shepherd_worker_images_encoded_total") == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal, assert_never
 
 from shepherd_worker.engine.protocol import Engine, EngineConfig
+from shepherd_worker.engine.vision import ImageEncoder
 from shepherd_worker.errors import UnreachableError
 
 
@@ -40,3 +41,38 @@ def _create_torch(config: EngineConfig) -> Engine:
             f"--engine torch needs the package {error.name}: pip install 'shepherd-worker[torch]'"
         ) from error
     return EmbeddedEngine(config, TorchRunner(config))
+
+
+def create_encoder(name: Literal["torch", "trtllm", "fake"], config: EngineConfig) -> Engine:
+    """Make an engine that encodes images and nothing else, for the encode role.
+
+    Raises:
+        UnreachableError: a package that the engine needs is not there, or it has no such half.
+    """
+    encoder: ImageEncoder
+    match name:
+        case "torch":
+            encoder = _create_torch_encoder(config)
+        case "fake":
+            from shepherd_worker.engine.fake_vision import FakeImageEncoder  # noqa: PLC0415
+
+            encoder = FakeImageEncoder(config)
+        case "trtllm":
+            raise UnreachableError("--role encode: this version encodes with --engine torch only")
+        case _:
+            assert_never(name)
+    from shepherd_worker.engine.encoder import EncoderEngine  # noqa: PLC0415 - see docstring
+
+    return EncoderEngine(config, encoder, name=name)
+
+
+def _create_torch_encoder(config: EngineConfig) -> ImageEncoder:
+    try:
+        from shepherd_worker.engine.embedded.torch_encoder import (  # noqa: PLC0415 - optional
+            TorchImageEncoder,
+        )
+    except ModuleNotFoundError as error:
+        raise UnreachableError(
+            f"--engine torch needs the package {error.name}: pip install 'shepherd-worker[torch]'"
+        ) from error
+    return TorchImageEncoder(config)

@@ -26,11 +26,11 @@ from shepherd_worker.engine.embedded.runner import RunnerInfo, Sample, Samples, 
 from shepherd_worker.engine.embedded.scheduler import StepPlan, Work
 from shepherd_worker.engine.embedded.sequence import Sequence
 from shepherd_worker.engine.embedded.verification import Verification
-from shepherd_worker.engine.fake_vision import HIDDEN_SIZE, FakeImageProcessor, FakeVisionTower
+from shepherd_worker.engine.fake_vision import FakeImageProcessor, FakeVisionTower, vision_limits
 from shepherd_worker.engine.protocol import EngineConfig
-from shepherd_worker.engine.validation import VisionLimits, count_host_blocks
-from shepherd_worker.engine.vision import ImageProcessor
-from shepherd_worker.image import Array, PreparedImage
+from shepherd_worker.engine.validation import count_host_blocks
+from shepherd_worker.engine.vision import ImageCounts, ImageProcessor
+from shepherd_worker.image import ImageInput
 from shepherd_worker.request import TokenLogprob
 
 DEFAULT_VOCAB_SIZE = 512
@@ -79,7 +79,7 @@ class FakeRunner:
         self._host_blocks: list[array[int]] = []
         self._config = config
         self._info = self._read_directory()
-        self._tower = FakeVisionTower()
+        self._tower = FakeVisionTower(int(config.multimodal_embedding_cache_capacity_gb * 2**30))
 
     def load(self) -> RunnerInfo:
         """See `Runner.load`."""
@@ -91,6 +91,10 @@ class FakeRunner:
         """See `Runner.image_processor`."""
         vision = self._info.vision
         return None if vision is None else FakeImageProcessor(vision.image_token_id)
+
+    def image_counts(self) -> ImageCounts:
+        """See `Runner.image_counts`."""
+        return self._tower.image_counts()
 
     def forward(self, plan: StepPlan) -> list[Samples]:
         """See `Runner.forward`."""
@@ -135,7 +139,7 @@ class FakeRunner:
             block_bytes=4 * self._block_size,
             tokenizer_file=self._tokenizer if self._tokenizer.is_file() else None,
             serves_lora=True,
-            vision=None if image_token is None else VisionLimits(image_token, HIDDEN_SIZE),
+            vision=None if image_token is None else vision_limits(self._config, image_token),
         )
 
     def _empty_blocks(self, count: int) -> list[array[int]]:
@@ -149,13 +153,16 @@ class FakeRunner:
             block = self._blocks[sequence.block_ids[position // size]]
             block[position % size] = token_id
         for placed in sequence.request.images:
-            embeddings = array("I", bytes(self._embeddings(placed.image).data))
-            for position in range(max(start, placed.offset), min(stop, placed.stop)):
-                block = self._blocks[sequence.block_ids[position // size]]
-                block[position % size] = embeddings[position - placed.offset]
+            self._write_image(placed, sequence, start, stop)
 
-    def _embeddings(self, image: PreparedImage) -> Array:
-        return image.embeddings or self._tower.encode(image)
+    def _write_image(self, placed: ImageInput, sequence: Sequence, start: int, stop: int) -> None:
+        positions = range(max(start, placed.offset), min(stop, placed.stop))
+        if not positions:
+            return
+        embeddings = array("I", bytes(self._tower.encode(placed.image).data))
+        for position in positions:
+            block = self._blocks[sequence.block_ids[position // self._block_size]]
+            block[position % self._block_size] = embeddings[position - placed.offset]
 
     def _samples(self, work: Work) -> Samples:
         if not work.num_samples:

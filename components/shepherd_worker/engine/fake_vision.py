@@ -6,10 +6,16 @@ An image takes one token per 16 by 16 pixels, rounded up, and an embedding is on
 
 from __future__ import annotations
 
+import json
 from array import array
 from hashlib import blake2b
+from pathlib import Path
 
-from shepherd_worker.image import Array, DecodedImage, PreparedImage, pixel_digest
+from shepherd_worker.engine.embedding_cache import EmbeddingCache
+from shepherd_worker.engine.protocol import EngineConfig
+from shepherd_worker.engine.vision import EncoderInfo, ImageCounts
+from shepherd_worker.errors import EngineFailedError
+from shepherd_worker.image import Array, DecodedImage, PreparedImage, VisionLimits, pixel_digest
 
 PATCH_SIZE = 16
 HIDDEN_SIZE = 1
@@ -34,12 +40,68 @@ class FakeImageProcessor:
 
 
 class FakeVisionTower:
-    """A `VisionTower` that computes nothing."""
+    """A `VisionTower` that computes nothing, and keeps it."""
+
+    def __init__(self, cache_bytes: int) -> None:
+        self._cache: EmbeddingCache[Array] = EmbeddingCache(cache_bytes)
+        self._num_encoded = 0
 
     def encode(self, image: PreparedImage) -> Array:
         """See `VisionTower.encode`."""
-        values = array("I", (_embedding(image.digest, at) for at in range(image.num_tokens)))
-        return Array("uint32", (image.num_tokens, HIDDEN_SIZE), values.tobytes())
+        kept = self._cache.get(image.digest)
+        if kept is not None:
+            return kept
+        embeddings = image.embeddings
+        if embeddings is None:
+            self._num_encoded += 1
+            values = array("I", (_embedding(image.digest, at) for at in range(image.num_tokens)))
+            embeddings = Array("uint32", (image.num_tokens, HIDDEN_SIZE), values.tobytes())
+        self._cache.put(image.digest, embeddings, len(embeddings.data))
+        return embeddings
+
+    def image_counts(self) -> ImageCounts:
+        """See `VisionTower.image_counts`."""
+        return ImageCounts(
+            encoded_total=self._num_encoded,
+            found_total=self._cache.hits_total,
+            cache_bytes=self._cache.num_bytes,
+        )
+
+
+class FakeImageEncoder(FakeVisionTower):
+    """An `ImageEncoder` for the models that `FakeEngine` takes images for."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        super().__init__(int(config.multimodal_embedding_cache_capacity_gb * 2**30))
+        self._config = config
+        self._processor: FakeImageProcessor
+
+    def load(self) -> EncoderInfo:
+        """See `ImageEncoder.load`."""
+        file = Path(self._config.model) / "config.json"
+        image_token_id = json.loads(file.read_text()).get("image_token_id")
+        if image_token_id is None:
+            raise EngineFailedError(f"{file} names no image_token_id: there is nothing to encode")
+        self._processor = FakeImageProcessor(image_token_id)
+        return EncoderInfo(
+            version="1",
+            model_directory=self._config.model,
+            vision=vision_limits(self._config, image_token_id),
+            vocab_size=image_token_id + 1,
+            max_seq_len=self._config.max_seq_len or 2,
+            eos_token_ids=frozenset(),
+        )
+
+    def image_processor(self) -> FakeImageProcessor:
+        """See `ImageEncoder.image_processor`."""
+        return self._processor
+
+
+def vision_limits(config: EngineConfig, image_token_id: int) -> VisionLimits:
+    """What the fake engine takes for an image."""
+    name = Path(config.model).name
+    identity = blake2b(f"{name}/embeddings".encode(), digest_size=32)
+    return VisionLimits(image_token_id, HIDDEN_SIZE, identity.digest())
 
 
 def _embedding(digest: bytes, place: int) -> int:

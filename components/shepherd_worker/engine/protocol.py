@@ -32,7 +32,8 @@ from shepherd_events.events import (
     CacheContext,
     Tier,
 )
-from shepherd_worker.engine.vision import ImageProcessor
+from shepherd_worker.engine.vision import ImageCounts, ImageProcessor
+from shepherd_worker.image import Array
 from shepherd_worker.request import FinishReason, GenerateRequest, TokenChunk
 
 
@@ -198,6 +199,7 @@ class EngineStats:
     leases: int = 0
     """Handoffs that wait to be fetched."""
     leases_expired_total: int = 0
+    images: ImageCounts = field(default_factory=ImageCounts)
     kv_store: KvStoreStats | None = None
     """None without a KV store."""
 
@@ -256,6 +258,21 @@ class Handoff:
     """One record per full block of the prompt; None where it has none."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedImage:
+    """How a worker gets the embeddings that an encode worker computed."""
+
+    digest: str
+    """Of the image's pixels, in hex: see `PreparedImage.digest`."""
+    num_tokens: int
+    grid: tuple[int, int, int] | None
+    dtype: str
+    """Of the embeddings' elements."""
+    hidden_size: int
+    ticket: Ticket
+    """The bytes of [num_tokens, hidden_size] embeddings."""
+
+
 @dataclass(frozen=True, slots=True)
 class PrefillResult:
     """A computed prompt: its first token, and where its KV waits."""
@@ -300,6 +317,10 @@ class Engine(Protocol):
         Raises:
             InvalidRequestError, OverloadedError, EngineDeadError: as `generate`.
         """
+        ...
+
+    async def fetch_embeddings(self, encoded: EncodedImage) -> Array | None:
+        """What an encode worker leased; None where it cannot be had or used: encode it here."""
         ...
 
     def cache_events(self) -> AsyncIterator[tuple[CacheEvent, ...]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from shepherd_worker.engine.protocol import EngineConfig
 from shepherd_worker.errors import EngineFailedError, InvalidRequestError
+from shepherd_worker.image import VisionLimits
 from shepherd_worker.request import (
     HIGHEST_PRIORITY,
     GenerateRequest,
@@ -32,15 +33,6 @@ class RequestLimits:
     serves_lora: bool
     vision: VisionLimits | None = None
     """None: the model reads text only."""
-
-
-@dataclass(frozen=True, slots=True)
-class VisionLimits:
-    """What an image must look like to a model."""
-
-    image_token_id: int
-    hidden_size: int
-    """Width of an embedding."""
 
 
 def check_request(request: GenerateRequest, limits: RequestLimits) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 from shepherd_worker.config import Role
 from shepherd_worker.handlers.aggregated import AggregatedHandler
 from shepherd_worker.handlers.decode import DecodeHandler
+from shepherd_worker.handlers.encode import EncodeHandler
 from shepherd_worker.handlers.intake import Intake
 from shepherd_worker.handlers.prefill import PrefillHandler
 from shepherd_worker.inflight import CallContext
@@ -29,10 +30,11 @@ class Handler(Protocol):
 
 def create_handler(role: Role, intake: Intake) -> Handler:
     """The handler of a role."""
-    handlers: dict[Role, type[AggregatedHandler | PrefillHandler | DecodeHandler]] = {
+    handlers: dict[Role, Callable[[Intake], Handler]] = {
         Role.AGGREGATED: AggregatedHandler,
         Role.PREFILL: PrefillHandler,
         Role.DECODE: DecodeHandler,
+        Role.ENCODE: EncodeHandler,
     }
     return handlers[role](intake)
 

@@ -11,12 +11,12 @@ from typing import Any
 from shepherd_worker.attribution import Attributor
 from shepherd_worker.engine.protocol import Engine
 from shepherd_worker.handlers.images import ImageSource, with_images
+from shepherd_worker.image_wire import image_urls
 from shepherd_worker.inflight import CallContext, InFlight
 from shepherd_worker.request import GenerateRequest
 from shepherd_worker.telemetry import RequestMetrics
 from shepherd_worker.wire import (
     WireRequest,
-    image_urls,
     is_canary,
     parse_request,
     to_generate_request,
@@ -57,7 +57,17 @@ class Intake:
             InvalidRequestError: the dictionary is not a request.
             WorkerError: whatever `answer` raises, and `DrainDeadlineError`.
         """
-        chunks = self._answer(request, context, answer)
+        async for chunk in self.observed(self._answer(request, context, answer), context):
+            yield chunk
+
+    async def observed(
+        self, chunks: AsyncGenerator[dict[str, Any], None], context: CallContext
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Pass chunks on until the client leaves, and count how that went.
+
+        Raises:
+            WorkerError: whatever `chunks` raises, and `DrainDeadlineError`.
+        """
         with self.metrics.request() as observed:
             async for chunk in self.inflight.until_stopped(chunks, context):
                 observed.chunk(last="finish_reason" in chunk)
@@ -75,7 +85,7 @@ class Intake:
         """Read a request dictionary and find out whose it is and what it is worth."""
         wire = parse_request(request)
         call = to_generate_request(wire, context.id())
-        call = await with_images(call, image_urls(wire), self.images)
+        call = await with_images(call, image_urls(wire.multi_modal_data), self.images)
         canary = is_canary(request)
         if not canary:
             found = await self.attributor.attribute(wire, call.token_ids, context.id())

@@ -12,6 +12,13 @@ from shepherd_worker.media.policy import SCHEMES, MediaPolicy
 class MediaOptions:
     """The part of a worker's options that is about images."""
 
+    encode_endpoint: str = option(
+        "Endpoint of encode workers, NAMESPACE.COMPONENT.ENDPOINT, that encode images for this worker; "
+        "empty encodes them here, as does this worker when none answers.",
+        default="",
+        env=("DYN_TRTLLM_ENCODE_ENDPOINT",),
+        group="media",
+    )
     media_schemes: tuple[str, ...] = option(
         "Kinds of image URLs that are served: data, https, http.",
         default=("data", "https"),
@@ -55,8 +62,13 @@ class MediaOptions:
         """Refuse words that mean nothing.
 
         Raises:
-            OptionError: a scheme that is not served at all.
+            OptionError: an endpoint without its parts, or a scheme that is not served at all.
         """
+        path = self.encode_endpoint.removeprefix("dyn://").split(".")
+        if self.encode_endpoint and (len(path) != 3 or not all(path)):
+            raise OptionError(
+                "--encode-endpoint", self.encode_endpoint, "NAMESPACE.COMPONENT.ENDPOINT"
+            )
         for scheme in self.media_schemes:
             if scheme not in SCHEMES:
                 raise OptionError("--media-schemes", scheme, f"some of {', '.join(SCHEMES)}")

@@ -15,6 +15,7 @@ from transformers import AutoModelForImageTextToText
 
 from engine_calls import Answer, ask, ask_all, config, make_engine, request, started
 from shepherd_worker.engine.embedded.engine import EmbeddedEngine
+from shepherd_worker.engine.embedded.torch_encoder import TorchImageEncoder
 from shepherd_worker.engine.embedded.torch_runner import TorchRunner
 from shepherd_worker.engine.embedded.vision import to_tensor
 from shepherd_worker.engine.protocol import EngineConfig
@@ -184,10 +185,8 @@ async def test_preemption_and_eviction_change_nothing(kind: VisionKind) -> None:
 async def test_embeddings_that_another_worker_computed_are_as_good_as_pixels(
     kind: VisionKind,
 ) -> None:
-    tower_runner = TorchRunner(limits(kind))
-    tower_runner.load()
-    tower = tower_runner.vision_tower()
-    assert tower is not None
+    tower = TorchImageEncoder(limits(kind))
+    tower.load()
     engine = make_engine("torch", limits(kind, max_num_tokens=7, max_batch_size=2))
     async with started(engine):
         processor = processor_of(engine)

@@ -186,6 +186,7 @@ class EngineCore:
             drafted_tokens_total=self._num_drafted,
             accepted_tokens_total=self._num_accepted,
             requests_refused_total=self._num_refused,
+            images=self._runner.image_counts(),
         )
 
     def _import(self, plan: StepPlan) -> None:

@@ -33,8 +33,10 @@ from shepherd_worker.engine.embedded.transfer.service import (
     TransferService,
     transfer_options,
 )
+from shepherd_worker.engine.embeddings import fetch_embeddings
 from shepherd_worker.engine.protocol import (
     CacheEvent,
+    EncodedImage,
     EngineConfig,
     EngineInfo,
     EngineStats,
@@ -50,6 +52,7 @@ from shepherd_worker.errors import (
     StartError,
     WorkerError,
 )
+from shepherd_worker.image import Array
 from shepherd_worker.request import GenerateRequest, TokenChunk, joined
 
 log = logging.getLogger(__name__)
@@ -148,6 +151,12 @@ class EmbeddedEngine:
             except BaseException:
                 release()
                 raise
+
+    async def fetch_embeddings(self, encoded: EncodedImage) -> Array | None:
+        """See `Engine.fetch_embeddings`."""
+        loaded = self._serving()
+        assert self._transfer is not None
+        return await fetch_embeddings(self._transfer, encoded, loaded.limits)
 
     async def cache_events(self) -> AsyncIterator[tuple[CacheEvent, ...]]:
         """See `Engine.cache_events`."""

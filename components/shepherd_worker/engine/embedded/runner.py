@@ -14,8 +14,8 @@ from typing import Protocol
 from shepherd_worker.engine.embedded.block_pool import BlockCopy
 from shepherd_worker.engine.embedded.scheduler import StepPlan
 from shepherd_worker.engine.embedded.shared_memory import SharedMemory
-from shepherd_worker.engine.validation import VisionLimits
-from shepherd_worker.engine.vision import ImageProcessor
+from shepherd_worker.engine.vision import ImageCounts, ImageProcessor
+from shepherd_worker.image import VisionLimits
 from shepherd_worker.request import TokenLogprob
 
 
@@ -82,6 +82,10 @@ class Runner(Protocol):
 
     def image_processor(self) -> ImageProcessor | None:
         """What prepares images for this model; None where it reads text only."""
+        ...
+
+    def image_counts(self) -> ImageCounts:
+        """What became of images; cheap."""
         ...
 
     def forward(self, plan: StepPlan) -> list[Samples]:

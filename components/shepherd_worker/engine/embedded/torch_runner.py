@@ -24,7 +24,7 @@ from shepherd_worker.engine.embedded.vision import (
 )
 from shepherd_worker.engine.embedded.weights import find_model, find_weights, fingerprint
 from shepherd_worker.engine.protocol import EngineConfig
-from shepherd_worker.engine.vision import ImageProcessor, VisionTower
+from shepherd_worker.engine.vision import ImageCounts, ImageProcessor
 from shepherd_worker.errors import EngineFailedError
 
 
@@ -46,8 +46,7 @@ class TorchRunner:
         weights = find_weights(directory)
         self._model = model = load_model(directory, dtype=config.dtype, device=device)
         if reads_images(model.module.config):
-            capacity = int(config.multimodal_embedding_cache_capacity_gb * 2**30)
-            self._vision = load_vision(model.module, directory, cache_bytes=capacity)
+            self._vision = load_vision(model.module, directory, weights, config)
         block_bytes = model.geometry.block_bytes(config.block_size, model.dtype)
         max_seq_len = min(config.max_seq_len or model.max_seq_len, model.max_seq_len)
         num_blocks = choose_num_blocks(
@@ -84,9 +83,9 @@ class TorchRunner:
         """See `Runner.image_processor`."""
         return None if self._vision is None else self._vision.processor
 
-    def vision_tower(self) -> VisionTower | None:
-        """What encodes images; for the engine's thread; None where the model reads text only."""
-        return self._vision
+    def image_counts(self) -> ImageCounts:
+        """See `Runner.image_counts`."""
+        return ImageCounts() if self._vision is None else self._vision.image_counts()
 
     @torch.inference_mode()
     def forward(self, plan: StepPlan) -> list[Samples]:

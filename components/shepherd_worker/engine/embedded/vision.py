@@ -19,10 +19,12 @@ from torch import Tensor
 from transformers import AutoImageProcessor
 
 from shepherd_worker.engine.embedded.image_rows import ImageRows
+from shepherd_worker.engine.embedded.weights import WeightFile, fingerprint
 from shepherd_worker.engine.embedding_cache import EmbeddingCache
-from shepherd_worker.engine.validation import VisionLimits
+from shepherd_worker.engine.protocol import EngineConfig
+from shepherd_worker.engine.vision import ImageCounts
 from shepherd_worker.errors import EngineFailedError, InvalidRequestError
-from shepherd_worker.image import Array, DecodedImage, PreparedImage, pixel_digest
+from shepherd_worker.image import Array, DecodedImage, PreparedImage, VisionLimits, pixel_digest
 
 FAMILIES = {"llava": "pixels", "qwen2_vl": "grid", "qwen2_5_vl": "grid"}
 """Model type to family."""
@@ -77,11 +79,19 @@ class TorchVisionTower:
     """A `VisionTower`; for the engine's thread."""
 
     def __init__(
-        self, module: Any, processor: TorchImageProcessor, *, hidden_size: int, cache_bytes: int
+        self,
+        module: Any,
+        processor: TorchImageProcessor,
+        *,
+        hidden_size: int,
+        fingerprint: bytes,
+        cache_bytes: int,
     ) -> None:
         self.processor = processor
         self.hidden_size = hidden_size
-        self.cache: EmbeddingCache[Tensor] = EmbeddingCache(cache_bytes)
+        self._fingerprint = fingerprint
+        self._cache: EmbeddingCache[Tensor] = EmbeddingCache(cache_bytes)
+        self._num_encoded = 0
         self._module = module
         self._device = next(module.parameters()).device
 
@@ -92,7 +102,15 @@ class TorchVisionTower:
     @property
     def limits(self) -> VisionLimits:
         """What a request's images are checked against."""
-        return VisionLimits(self.processor.image_token_id, self.hidden_size)
+        return VisionLimits(self.processor.image_token_id, self.hidden_size, self._fingerprint)
+
+    def image_counts(self) -> ImageCounts:
+        """See `VisionTower.image_counts`."""
+        return ImageCounts(
+            encoded_total=self._num_encoded,
+            found_total=self._cache.hits_total,
+            cache_bytes=self._cache.num_bytes,
+        )
 
     def embed(self, token_ids: Tensor, images: Iterable[ImageRows]) -> Tensor | None:
         """The embeddings [T, hidden_size] of a packed batch; None where no row is an image's."""
@@ -108,17 +126,18 @@ class TorchVisionTower:
     @torch.inference_mode()
     def embeddings(self, image: PreparedImage) -> Tensor:
         """[num_tokens, hidden_size] on the model's device: kept, handed over, or computed now."""
-        kept = self.cache.get(image.digest)
+        kept = self._cache.get(image.digest)
         if kept is not None:
             return kept
         if image.embeddings is not None:
             embeddings = to_tensor(image.embeddings).to(self._device)
         else:
             embeddings = self._compute(image.pixels)
-        self.cache.put(image.digest, embeddings, embeddings.nbytes)
+        self._cache.put(image.digest, embeddings, embeddings.nbytes)
         return embeddings
 
     def _compute(self, pixels: Mapping[str, Array]) -> Tensor:
+        self._num_encoded += 1
         given = {name: to_tensor(values).to(self._device) for name, values in pixels.items()}
         given["pixel_values"] = given["pixel_values"].to(self._module.dtype)
         features = self._module.get_image_features(**given, return_dict=True).pooler_output
@@ -127,7 +146,9 @@ class TorchVisionTower:
         return found
 
 
-def load_vision(module: Any, directory: Path, *, cache_bytes: int) -> TorchVisionTower:
+def load_vision(
+    module: Any, directory: Path, weights: tuple[WeightFile, ...], limits: EngineConfig
+) -> TorchVisionTower:
     """The vision half of a loaded model that `reads_images`; encodes one picture to see that it does.
 
     Raises:
@@ -143,7 +164,11 @@ def load_vision(module: Any, directory: Path, *, cache_bytes: int) -> TorchVisio
         )
         hidden_size = config.get_text_config().hidden_size
         tower = TorchVisionTower(
-            module, processor, hidden_size=hidden_size, cache_bytes=cache_bytes
+            module,
+            processor,
+            hidden_size=hidden_size,
+            fingerprint=fingerprint(directory, weights, f"embeddings {module.dtype}"),
+            cache_bytes=int(limits.multimodal_embedding_cache_capacity_gb * 2**30),
         )
         _try_out(tower, processor)
     except (OSError, ImportError, ValueError, RuntimeError, KeyError) as error:
