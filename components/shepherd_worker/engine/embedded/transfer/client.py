@@ -49,17 +49,23 @@ class Transport(Protocol):
 class TransferClient:
     """See the module's docstring; belongs to one event loop, its counters to everyone."""
 
-    def __init__(self, transports: Sequence[Transport], staging: Staging) -> None:
-        """`transports`: the fastest first."""
-        self.fetched_total = Counter({transport.name: 0 for transport in transports})
+    def __init__(self, staging: Staging) -> None:
+        self.fetched_total: Counter[str] = Counter()
         """Transfers that came through, by transport."""
-        self.faults_total = Counter({transport.name: 0 for transport in transports})
+        self.faults_total: Counter[str] = Counter()
         """Attempts that did not, by transport."""
         self.failures_total = 0
         """Tickets whose records could not be had in any way, though some were wanted."""
         self.bytes_received_total = 0
-        self._transports = transports
+        self._transports: tuple[Transport, ...] = ()
         self._staging = staging
+
+    def use(self, transports: Sequence[Transport]) -> None:
+        """The ways that this side has, the fastest first."""
+        self._transports = tuple(transports)
+        for transport in transports:
+            self.fetched_total[transport.name] += 0
+            self.faults_total[transport.name] += 0
 
     async def fetch(self, ticket: Ticket, first: int, count: int) -> memoryview | None:
         """Records [first, first + count) of a ticket, whose lease ends thereby; None if it fails.

@@ -20,7 +20,15 @@ from shepherd_worker.engine.embedded.transfer.frames import Kind
 from shepherd_worker.engine.embedded.transfer.handshake import read_secret
 from shepherd_worker.engine.embedded.transfer.leases import ByteSource, Leases, Source
 from shepherd_worker.engine.embedded.transfer.loop_thread import LoopThread
-from shepherd_worker.engine.embedded.transfer.server import MAX_CONNECTIONS, TransferServer
+from shepherd_worker.engine.embedded.transfer.nixl import (
+    NIXL_SCHEME,
+    NixlAgent,
+    NixlServer,
+    NixlTransport,
+    is_nixl_installed,
+    make_agent,
+)
+from shepherd_worker.engine.embedded.transfer.server import MAX_CONNECTIONS, Handler, TransferServer
 from shepherd_worker.engine.embedded.transfer.shm import (
     ShmServer,
     ShmTransport,
@@ -29,13 +37,14 @@ from shepherd_worker.engine.embedded.transfer.shm import (
 )
 from shepherd_worker.engine.embedded.transfer.staging import Staging
 from shepherd_worker.engine.embedded.transfer.tcp import (
+    TCP_SCHEME,
     TcpAdmission,
     TcpTransport,
     bind_tcp,
     serve_request,
 )
 from shepherd_worker.engine.protocol import EngineConfig, Ticket
-from shepherd_worker.errors import UnusableInputError
+from shepherd_worker.errors import UnreachableError, UnusableInputError
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +118,9 @@ class TransferService:
             max_connections=options.max_connections,
         )
         self._staging = Staging()
-        self._client = TransferClient(_transports(options), self._staging)
+        self._agent: NixlAgent | None = None
+        self._nixl: NixlServer | None = None
+        self._client = TransferClient(self._staging)
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -126,6 +137,7 @@ class TransferService:
 
         Raises:
             UnusableInputError: the host cannot be listened on, or not without a secret.
+            UnreachableError: NIXL was asked for and is not there.
         """
         self._thread = LoopThread("shepherd-transfer")
         self._thread.start()
@@ -141,8 +153,11 @@ class TransferService:
         transfer_id = self._leases.offer(source, end)
         assert self._thread is not None
         self._thread.call_later(self._options.lease_s, self._expire, transfer_id)
+        in_region = source.offsets(0, 0) is not None
         return Ticket(
-            addresses=self._addresses,
+            addresses=tuple(
+                a for a in self._addresses if in_region or not a.startswith(NIXL_SCHEME)
+            ),
             transfer_id=transfer_id.hex(),
             fingerprint=source.fingerprint.hex(),
             record_bytes=source.record_bytes,
@@ -203,6 +218,9 @@ class TransferService:
             await thread.run(self._server.close())
             await thread.run(self._client.close())
             await thread.stop()
+        if self._nixl is not None:
+            self._nixl.close()
+            self._nixl = None
         if self._socket is not None:
             self._socket.unlink(missing_ok=True)
         self._leases.end_all()
@@ -222,12 +240,13 @@ class TransferService:
             log.warning("records were not fetched in %.0f s", self._options.lease_s)
 
     async def _listen(self, region: SharedMemory | None) -> None:
-        mode = self._options.mode
-        ways = []
+        mode, ways = self._options.mode, list[str]()
+        self._agent = _agent(self._options)
+        self._client.use(_transports(self._options, self._agent))
         if mode in {"auto", "shm"}:
             ways.append(self._listen_unix(region))
         if mode != "shm":
-            ways.append(self._listen_tcp())
+            ways += self._listen_tcp(region)
         self._addresses = tuple(address for address in ways if address)
 
     def _listen_unix(self, region: SharedMemory | None) -> str:
@@ -243,7 +262,7 @@ class TransferService:
         self._server.listen(listener, handlers, shm.admit)
         return address
 
-    def _listen_tcp(self) -> str:
+    def _listen_tcp(self, region: SharedMemory | None) -> list[str]:
         host, secret = self._options.host, self._options.secret
         if secret is None and not is_loopback(host):
             raise UnusableInputError(
@@ -261,14 +280,35 @@ class TransferService:
             raise UnusableInputError(
                 f"--transfer-host {host!r} cannot be listened on: {error}"
             ) from error
-        self._server.listen(listener, {Kind.REQUEST: serve_request}, TcpAdmission(secret))
-        return address
+        ways = [address]
+        handlers: dict[Kind, Handler] = {Kind.REQUEST: serve_request}
+        if self._agent is not None and region is not None:
+            self._nixl = NixlServer(self._agent, region)
+            handlers[Kind.REMOTE_CLAIM] = self._nixl.serve_claim
+            ways.insert(0, address.replace(TCP_SCHEME, NIXL_SCHEME, 1))
+        self._server.listen(listener, handlers, TcpAdmission(secret))
+        return ways
 
 
-def _transports(options: TransferOptions) -> list[Transport]:
+def _agent(options: TransferOptions) -> NixlAgent | None:
+    """UCX opens ports of its own on every interface: on loopback only where it was asked for."""
+    if options.mode == "nixl":
+        return make_agent()
+    if options.mode != "auto" or is_loopback(options.host) or not is_nixl_installed():
+        return None
+    try:
+        return make_agent()
+    except UnreachableError as error:
+        log.warning("other ways than NIXL remain: %s", error)
+        return None
+
+
+def _transports(options: TransferOptions, agent: NixlAgent | None) -> list[Transport]:
     transports: list[Transport] = []
     if options.mode in {"auto", "shm"}:
         transports.append(ShmTransport(timeout_s=options.timeout_s))
+    if agent is not None:
+        transports.append(NixlTransport(agent, secret=options.secret, timeout_s=options.timeout_s))
     if options.mode != "shm":
         transports.append(TcpTransport(secret=options.secret, timeout_s=options.timeout_s))
     return transports

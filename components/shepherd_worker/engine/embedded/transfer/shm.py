@@ -18,7 +18,6 @@ The socket lies in a directory of mode 0700, and both sides check the other's us
 
 from __future__ import annotations
 
-import array
 import asyncio
 import hashlib
 import os
@@ -26,7 +25,6 @@ import secrets
 import socket
 import stat
 import struct
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -132,8 +130,8 @@ class ShmServer:
     async def _show(self, connection: Connection, source: Source, request: Request) -> None:
         offsets = source.offsets(request.first, request.count)
         if offsets is not None:
-            extents = _little_endian(array.array("Q", offsets))
-            await connection.send(Kind.EXTENTS, source.fingerprint, [extents.tobytes()])
+            extents = struct.pack(f"<{len(offsets)}Q", *offsets)
+            await connection.send(Kind.EXTENTS, source.fingerprint, [extents])
             return
         num_bytes = request.count * source.record_bytes
         copy = SharedMemory.allocate(max(1, num_bytes), "shepherd-copy")
@@ -252,17 +250,9 @@ def _take_memory(connection: Connection, body: bytes) -> memoryview:
 
 
 def _decode_extents(body: bytes, count: int) -> Sequence[int]:
-    offsets = array.array("Q")
-    if len(body) != count * offsets.itemsize:
+    if len(body) != 8 * count:
         raise TransferError(f"expected {count} extents, got {len(body)} bytes")
-    offsets.frombytes(body)
-    return _little_endian(offsets)
-
-
-def _little_endian(offsets: array.array[int]) -> array.array[int]:
-    if sys.byteorder == "big":
-        offsets.byteswap()
-    return offsets
+    return struct.unpack(f"<{count}Q", body)
 
 
 async def _copy(memory: memoryview, offsets: Sequence[int], into: memoryview) -> None:
