@@ -200,8 +200,10 @@ class WorkerConfig(MediaOptions):
     device: Literal["auto", "cpu", "cuda"] = option(
         "Where the model runs.", default="auto", group="engine"
     )
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = option(
-        "Type of weights and KV.", default="auto", group="engine"
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = option(
+        "Type of weights and KV; auto takes float32 on a CPU, else what the weights have; int8 rounds the weights and keeps KV in float32, on a CPU only.",
+        default="auto",
+        group="engine",
     )
     speculative: Literal["none", "ngram"] = option(
         "Guess the next tokens from the text so far and verify them in one pass.",

@@ -65,6 +65,7 @@ class EngineConfig:
     """Requests that may wait; one more is refused with `OverloadedError`."""
     device: str = "auto"
     dtype: str = "auto"
+    """Of weights and KV: auto, float32, bfloat16, float16; int8 is of the weights alone."""
     multimodal_embedding_cache_capacity_gb: float = 0.25
     """Gibibytes of image embeddings that are kept to be used again; the newest image always is."""
     cuda_graph_max_batch_size: int | None = None

@@ -57,6 +57,21 @@ async def serve(engine: Engine, count: int, random: Random) -> None:
     await asyncio.gather(*(client() for _ in range(CONCURRENT)))
 
 
+async def meet_every_size(engine: Engine, random: Random) -> None:
+    """On a CPU oneDNN compiles and keeps a kernel for each number of rows that it meets."""
+
+    async def ask(length: int) -> None:
+        call = request(random.choices(range(200), k=length), 3)
+        async with aclosing(engine.generate(call)) as chunks:
+            async for _ in chunks:
+                pass
+
+    for count in range(1, CONCURRENT + 1):
+        await asyncio.gather(*(ask(1) for _ in range(count)))
+    for length in range(2, 448, 6):
+        await ask(length)
+
+
 @pytest.mark.parametrize("name", ["fake", "torch"])
 async def test_ten_thousand_requests_leave_nothing_behind(name: EngineName) -> None:
     engine, random = make_engine(name, config(num_kv_blocks=128)), Random(0)
@@ -67,6 +82,7 @@ async def test_ten_thousand_requests_leave_nothing_behind(name: EngineName) -> N
                 pass
 
         reader = tasks.create_task(read_events())
+        await meet_every_size(engine, random)
         await serve(engine, NUM_WARM, random)
         before, objects_before = resident_bytes(), len(gc.get_objects())
         await serve(engine, NUM_MORE, random)

@@ -123,11 +123,11 @@ async def test_a_configuration_that_is_no_json(model: Path) -> None:
 
 
 async def test_options_that_no_machine_has(model: Path) -> None:
-    wrong_type = await start_error(config(model=str(model), dtype="int8"))
+    wrong_type = await start_error(config(model=str(model), dtype="int4"))
     wrong_device = await start_error(config(model=str(model), device="abacus"))
 
     assert type(wrong_type) is type(wrong_device) is UnusableInputError
-    assert str(wrong_type).startswith("dtype='int8': expected auto, float32")
+    assert str(wrong_type).startswith("dtype='int4': expected auto, float32")
     assert str(wrong_device) == "device='abacus': expected auto, cpu or cuda"
 
 

@@ -18,10 +18,14 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageText
 
 from shepherd_worker.engine.embedded.attention import ATTENTION_NAME, Attends, LayerCall
 from shepherd_worker.engine.embedded.kv_cache import KvGeometry
+from shepherd_worker.engine.embedded.precision import (
+    Precision,
+    choose_precision,
+    prepare_linears,
+)
 from shepherd_worker.engine.embedded.vision import reads_images
 from shepherd_worker.errors import EngineFailedError, UnusableInputError
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})
 
 
@@ -37,7 +41,7 @@ class CausalModel:
     vocab_size: int
     max_seq_len: int
     eos_token_ids: frozenset[int]
-    dtype: torch.dtype
+    precision: Precision
     device: torch.device
 
     def logits(
@@ -78,14 +82,15 @@ def load_model(directory: Path, *, dtype: str, device: torch.device) -> CausalMo
     """Load a model whose files are known to be whole.
 
     Raises:
-        UnusableInputError: `dtype` is unknown.
+        UnusableInputError: `dtype` is unknown, or not for this device.
         EngineFailedError: the weights do not load, or the architecture is not supported.
     """
     try:
         config = AutoConfig.from_pretrained(directory, local_files_only=True)
         _check_rope(config)
-        kind = _choose_dtype(dtype, config, device)
-        module = _load_weights(directory, kind, _model_class(config)).to(device).eval()
+        precision = choose_precision(dtype, getattr(config, "dtype", None), device)
+        module = _load_weights(directory, precision.dtype, _model_class(config)).to(device).eval()
+        prepare_linears(module, precision, device)
         module.set_attn_implementation(_attention(config))
         geometry, group_size = _learn_geometry(module, device)
     except (EngineFailedError, UnusableInputError):
@@ -101,7 +106,7 @@ def load_model(directory: Path, *, dtype: str, device: torch.device) -> CausalMo
         vocab_size=text.vocab_size,
         max_seq_len=text.max_position_embeddings,
         eos_token_ids=_eos_token_ids(module),
-        dtype=kind,
+        precision=precision,
         device=device,
     )
 
@@ -125,16 +130,6 @@ def _forward(
     )
     logits: Tensor = output.logits[0]
     return logits
-
-
-def _choose_dtype(option: str, config: Any, device: torch.device) -> torch.dtype:
-    """`auto` is float32 on a CPU, where half precision is slow, else what the weights have."""
-    if option == "auto":
-        stored = getattr(config, "dtype", None) or torch.bfloat16
-        return torch.float32 if device.type == "cpu" else stored
-    if option not in _DTYPES:
-        raise UnusableInputError(f"dtype={option!r}: expected auto, {', '.join(_DTYPES)}")
-    return _DTYPES[option]
 
 
 def _model_class(config: Any) -> Any:

@@ -47,7 +47,7 @@ class TorchRunner:
         self._model = model = load_model(directory, dtype=config.dtype, device=device)
         if reads_images(model.module.config):
             self._vision = load_vision(model.module, directory, weights, config)
-        block_bytes = model.geometry.block_bytes(config.block_size, model.dtype)
+        block_bytes = model.geometry.block_bytes(config.block_size, model.precision.dtype)
         max_seq_len = min(config.max_seq_len or model.max_seq_len, model.max_seq_len)
         num_blocks = choose_num_blocks(
             config, block_bytes=block_bytes, max_seq_len=max_seq_len, device=device
@@ -57,12 +57,12 @@ class TorchRunner:
             model.geometry,
             num_blocks,
             config.block_size,
-            dtype=model.dtype,
+            dtype=model.precision.dtype,
             device=device,
             num_host_blocks=num_host_blocks,
         )
         self._pass = make_pass(model, self._cache, self._vision, config)
-        layout = f"{model.dtype} {model.geometry} block_size={config.block_size}"
+        layout = f"{model.precision} {model.geometry} block_size={config.block_size}"
         return RunnerInfo(
             version=f"transformers {transformers.__version__}, torch {torch.__version__}",
             model_directory=str(directory),
