@@ -236,3 +236,13 @@ def test_an_open_range_ends_with_the_prompt() -> None:
     assert block_retention(retention, 8, 6, 8) == BlockRetention(80, None)
     assert block_retention(retention, 8, 8, 10) == BlockRetention(35, None)
     assert block_retention(Retention(), 8, 0, 8) is None
+
+
+def test_blocks_that_are_gone_do_not_wait_for_their_deadlines() -> None:
+    pool = BlockPool(2, SIZE)
+    for token in range(2000):
+        cache(pool, [token, token], retention=BlockRetention(50, 1e9))
+
+    assert len(pool._deadlines._heap) <= 130
+    pool.tick(2e9)
+    pool.check()

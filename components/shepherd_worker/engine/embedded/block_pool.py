@@ -88,8 +88,7 @@ class BlockPool:
         self._now_s = now_s
         for block in self._deadlines.ended(now_s):
             block.priority, block.duration_s = DEFAULT_PRIORITY, None
-            if self._tiers.by_hash.get(block.block_hash) is block:
-                self._tiers.revalue(block)
+            self._tiers.revalue(block)
 
     def match(self, hashes: Iterable[BlockHash]) -> list[CachedBlock]:
         """The blocks of the longest cached prefix, device blocks first; takes no reference."""

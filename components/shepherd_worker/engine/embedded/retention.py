@@ -42,10 +42,15 @@ def _or_for_ever(value: float | None) -> float:
 
 
 class Deadlines:
-    """When the priorities of blocks end; a block is queued once however often it is used."""
+    """When the priorities of blocks end; a block is queued once however often it is used.
+
+    Blocks that are cached no more, whose duration is None, are left out whenever
+    the queue has doubled.
+    """
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, CachedBlock]] = []
+        self._max_len = 64
         self._num_added = 0
 
     def used(self, block: CachedBlock, now_s: float) -> None:
@@ -71,3 +76,7 @@ class Deadlines:
             block.queued_s = block.due_s
             self._num_added += 1
             heapq.heappush(self._heap, (block.due_s, self._num_added, block))
+        if len(self._heap) > self._max_len:
+            self._heap = [entry for entry in self._heap if entry[2].duration_s is not None]
+            heapq.heapify(self._heap)
+            self._max_len = 2 * len(self._heap) + 64

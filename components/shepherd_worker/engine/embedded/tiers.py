@@ -167,5 +167,6 @@ class Tiers:
 
     def _forget(self, block: CachedBlock) -> None:
         del self.by_hash[block.block_hash]
+        block.duration_s = None
         if block.parent is not None:
             block.parent.num_children -= 1

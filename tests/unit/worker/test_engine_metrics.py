@@ -1,0 +1,48 @@
+"""What a scrape says of the cache's tiers."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry
+
+from shepherd_worker.engine.protocol import EngineStats
+from shepherd_worker.telemetry import EngineCollector
+
+
+def scraped(stats: EngineStats) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    registry.register(EngineCollector(lambda: stats, lambda: None))
+    return registry
+
+
+def test_prompt_tokens_are_told_by_the_tier_that_had_them() -> None:
+    registry = scraped(
+        EngineStats(
+            prompt_tokens_total=100,
+            prompt_tokens_cached_total=60,
+            prompt_tokens_cached_on_host_total=25,
+        )
+    )
+
+    def tokens(source: str) -> float | None:
+        return registry.get_sample_value("shepherd_worker_prompt_tokens_total", {"source": source})
+
+    assert (tokens("device"), tokens("host"), tokens("computed")) == (35, 25, 40)
+
+
+def test_the_host_tier_s_blocks_and_moves_are_told() -> None:
+    registry = scraped(
+        EngineStats(
+            host_blocks_cached=5,
+            host_blocks_empty=3,
+            blocks_offloaded_total=9,
+            blocks_onboarded_total=4,
+        )
+    )
+    blocks = [
+        registry.get_sample_value("shepherd_worker_kv_host_blocks", {"state": state})
+        for state in ("cached", "empty")
+    ]
+
+    assert blocks == [5, 3]
+    assert registry.get_sample_value("shepherd_worker_kv_blocks_offloaded_total") == 9
+    assert registry.get_sample_value("shepherd_worker_kv_blocks_onboarded_total") == 4
