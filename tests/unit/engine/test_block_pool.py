@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from shepherd_events.events import (
     BlocksStored,
     MediaKey,
     MediaSpan,
+    Tier,
 )
 from shepherd_worker.engine.embedded.block_pool import BlockPool, PoolCounts
 
@@ -137,3 +139,39 @@ def test_a_run_that_is_stored_in_parts_keeps_each_block_s_media() -> None:
         ([11], (MediaKey(0, first),)),
         ([13], (MediaKey(0, first), MediaKey(0, second))),
     ]
+
+
+def test_a_chain_moves_as_one_run_that_is_stored_before_it_is_removed() -> None:
+    pool = BlockPool(4, SIZE, num_host_blocks=6)
+    tokens = [1, 1, 2, 2, 3, 3]
+    cache(pool, tokens)
+    pool.drain_events()
+    run = run_of(tokens)
+    on_host = replace(run, tier=Tier.HOST)
+    leaf_first = array("Q", reversed(run.block_hashes))
+
+    taken = pool.acquire((), 4)
+    assert pool.drain_events() == (on_host, BlocksRemoved(leaf_first))
+    assert [copy.to for copy in pool.drain_copies()] == [Tier.HOST] * 3
+
+    assert taken is not None
+    pool.release(taken)
+    assert pool.acquire(pool.match([BlockHash(h) for h in run.block_hashes]), 1) is not None
+    assert pool.drain_events() == (run, BlocksRemoved(run.block_hashes, Tier.HOST))
+    assert [copy.to for copy in pool.drain_copies()] == [Tier.DEVICE] * 3
+    assert pool.counts(Tier.HOST) == PoolCounts(empty=6, free=0, referenced=0)
+
+
+def test_a_block_that_is_computed_again_leaves_the_host_without_a_copy() -> None:
+    pool = BlockPool(2, SIZE, num_host_blocks=4)
+    cache(pool, [1, 1])
+    taken = pool.acquire((), 2)
+    assert taken is not None
+    pool.drain_events()
+    pool.drain_copies()
+    run = run_of([1, 1])
+
+    assert pool.store(taken[:1], run) == taken[:1]
+    assert pool.drain_events() == (run, BlocksRemoved(run.block_hashes, Tier.HOST))
+    assert pool.drain_copies() == []
+    pool.check()
