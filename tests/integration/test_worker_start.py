@@ -126,3 +126,17 @@ def test_check_prints_every_value_with_its_source_and_starts_nothing(tmp_path: P
     assert rows["--model"] == ["org/name", "flag", "--model"]
     assert rows["--block-size"] == ["32", "variable", "SHEPHERD_BLOCK_SIZE"]
     assert rows["--role"] == ["aggregated", "default"]
+
+
+def test_a_kv_store_that_cannot_be_used_is_code_3_before_the_model_is_looked_at(
+    tmp_path: Path,
+) -> None:
+    empty, file = tmp_path / "empty", tmp_path / "file"
+    empty.mkdir()
+    file.touch()
+
+    assert start(tmp_path, "--model", str(empty), "--kv-connector", f"disk:{file}") == (
+        3,
+        [(f"shepherd_worker: --kv-connector: {file} cannot be used as a directory to write to: "
+         "File exists")],
+    )  # fmt: skip

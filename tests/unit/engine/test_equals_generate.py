@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
 
 from engine_calls import Answer, ask, ask_all, config, make_engine, make_runner, request, started
 from shepherd_worker.engine.protocol import EngineStats
 from shepherd_worker.request import Sampling
-from tiny_models import SLIDING_WINDOW, Kind, tiny_model
+from tiny_models import SLIDING_WINDOW, Kind
+from transformers_answers import generated, reference
 
 KINDS: list[Kind] = ["llama", "qwen2", "qwen3", "mistral"]
 LENGTH = 14
@@ -23,28 +23,6 @@ LENGTH = 14
 def kind(request: pytest.FixtureRequest) -> Kind:
     chosen: Kind = request.param
     return chosen
-
-
-@functools.cache
-def reference(kind: Kind) -> Any:
-    torch.set_num_threads(1)
-    return AutoModelForCausalLM.from_pretrained(tiny_model(kind), dtype=torch.float32).eval()
-
-
-@functools.cache
-def generated(kind: Kind, prompt: tuple[int, ...], length: int) -> list[int]:
-    """What transformers answers."""
-    with torch.inference_mode():
-        tokens = reference(kind).generate(
-            torch.tensor([prompt]),
-            attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
-            max_new_tokens=length,
-            do_sample=False,
-            eos_token_id=None,
-            pad_token_id=0,
-        )
-    answer: list[int] = tokens[0, len(prompt) :].tolist()
-    return answer
 
 
 @functools.cache

@@ -80,7 +80,7 @@ class DiskStore:
     def find(self, hashes: Sequence[BlockHash]) -> list[bool]:
         """See `KvStore.find`."""
         now = self._use(len(hashes))
-        return [self._touch(self._path(h), now - depth) for depth, h in enumerate(hashes)]
+        return [_touch(self._file(h), now - depth) for depth, h in enumerate(hashes)]
 
     def load(self, hashes: Sequence[BlockHash]) -> list[Record]:
         """See `KvStore.load`."""
@@ -94,9 +94,9 @@ class DiskStore:
 
     def save(self, block_hash: BlockHash, record: Record) -> bool:
         """See `KvStore.save`."""
-        path = self._path(block_hash)
+        path = Path(self._file(block_hash))
         now = self._use(1)
-        if self._touch(path, now):
+        if _touch(path, now):
             return False
         header = encode_header(self._fingerprint, block_hash, record)
         self._space.make_room(len(header) + len(record))
@@ -123,9 +123,9 @@ class DiskStore:
     def close(self) -> None:
         """See `KvStore.close`."""
 
-    def _path(self, block_hash: BlockHash) -> Path:
+    def _file(self, block_hash: BlockHash) -> str:
         name = f"{block_hash:016x}"
-        return self._directory / name[:2] / f"{name}.kv"
+        return f"{self._directory}/{name[:2]}/{name}.kv"
 
     def _use(self, num_blocks: int) -> int:
         """A time of last use that leaves room for `num_blocks` different ones before it."""
@@ -134,7 +134,7 @@ class DiskStore:
             return self._last_used_ns
 
     def _read(self, block_hash: BlockHash) -> bytes | None:
-        path = self._path(block_hash)
+        path = Path(self._file(block_hash))
         try:
             with path.open("rb") as file:
                 header = file.read(HEADER_BYTES)
@@ -162,15 +162,16 @@ class DiskStore:
         with suppress(OSError):
             path.unlink()
 
-    def _touch(self, path: Path, time_ns: int) -> bool:
-        """Whether the file is there; sets when it was last used."""
-        try:
-            os.utime(path, ns=(time_ns, time_ns))
-        except OSError as error:
-            if error.errno in _NOT_THERE:
-                return False
-            raise
-        return True
+
+def _touch(path: str | Path, time_ns: int) -> bool:
+    """Whether the file is there; sets when it was last used."""
+    try:
+        os.utime(path, ns=(time_ns, time_ns))
+    except OSError as error:
+        if error.errno in _NOT_THERE:
+            return False
+        raise
+    return True
 
 
 def _create_private(path: Path) -> int:
