@@ -264,15 +264,15 @@ class KvEventPublisher:
             self._tombstones += 1
         else:
             self._events += numbered.num_events
-        self._send(payload)
+        self._send(payload, f"{self.epoch}:{numbered.seq}")
 
     def _send_heartbeat(self, heartbeat: Heartbeat) -> None:
         self._heartbeats += 1
         self._send(encode_frame(self._frame(heartbeat.head_seq, self._clock(), heartbeat)))
 
-    def _send(self, payload: bytes) -> None:
+    def _send(self, payload: bytes, frame_id: str = "") -> None:
         try:
-            self._transport.send(self._topic, payload)
+            self._transport.send(self._topic, payload, frame_id)
         except TransportError as error:
             self._send_failures += 1
             logger.warning("frame not sent: %s", error, extra={"stream": str(self.stream)})

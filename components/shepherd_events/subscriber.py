@@ -108,7 +108,7 @@ async def subscribe(
             random or Random(),  # noqa: S311 - spreads retries, keeps no secret
         )
     finally:
-        transport.close()
+        await transport.close()
 
 
 class Subscription:

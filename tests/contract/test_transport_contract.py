@@ -10,10 +10,12 @@ from contextlib import asynccontextmanager, contextmanager
 
 import pytest
 
+from nats_broker import NatsBroker
 from shepherd_events.errors import NoAnswerError, TransportError
 from shepherd_events.events import StreamAddress, StreamId
 from shepherd_events.transports import connect
 from shepherd_events.transports.memory import MemoryBroker
+from shepherd_events.transports.nats_publisher import NatsPublisherTransport
 from shepherd_events.transports.protocol import (
     Connect,
     PublisherTransport,
@@ -35,10 +37,20 @@ class Wires:
         self.connect = connect
 
 
-@pytest.fixture(params=["memory", "zmq"])
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsBroker]:
+    broker = NatsBroker(tmp_path_factory.mktemp("nats")).start()
+    yield broker
+    broker.kill()
+
+
+@pytest.fixture(params=["memory", "zmq", "nats"])
 def wires(request: pytest.FixtureRequest) -> Wires:
     if request.param == "zmq":
         return Wires(ZmqPublisherTransport, connect)
+    if request.param == "nats":
+        nats: NatsBroker = request.getfixturevalue("broker")
+        return Wires(lambda: NatsPublisherTransport(nats.url, STREAM), connect)
     broker = MemoryBroker()
     return Wires(lambda: broker.publisher("worker-1"), broker.connect)
 
@@ -79,7 +91,7 @@ async def connected(
                 pass
         yield reader
     finally:
-        reader.close()
+        await reader.close()
 
 
 async def test_frames_arrive_in_the_order_in_which_they_were_sent(wires: Wires) -> None:
@@ -145,7 +157,7 @@ async def test_a_request_is_answered_with_its_reply(wires: Wires) -> None:
 
         assert await reader.request(b"one", TIMEOUT_S) == b"re: one"
         assert await reader.request(b"two", TIMEOUT_S) == b"re: two"
-        reader.close()
+        await reader.close()
 
 
 async def test_a_reply_of_a_megabyte_arrives(wires: Wires) -> None:
@@ -153,7 +165,7 @@ async def test_a_reply_of_a_megabyte_arrives(wires: Wires) -> None:
         reader = wires.connect(address)
 
         assert await reader.request(b"x", TIMEOUT_S) == b"x" * (1 << 20)
-        reader.close()
+        await reader.close()
 
 
 async def test_requests_are_answered_one_at_a_time_in_another_thread(wires: Wires) -> None:
@@ -174,7 +186,7 @@ async def test_requests_are_answered_one_at_a_time_in_another_thread(wires: Wire
         assert await asyncio.gather(*asked) == [b"x"] * 5
         assert threading.get_ident() not in threads
         for reader in readers:
-            reader.close()
+            await reader.close()
 
 
 async def test_a_request_that_nobody_answers_fails_in_time(wires: Wires) -> None:
@@ -187,7 +199,7 @@ async def test_a_request_that_nobody_answers_fails_in_time(wires: Wires) -> None
         await reader.request(b"x", 0.05)
     assert caught.value.endpoint == address.control
     assert time.monotonic() - begin < TIMEOUT_S
-    reader.close()
+    await reader.close()
 
 
 async def test_a_late_reply_is_not_taken_for_the_next_one(wires: Wires) -> None:
@@ -205,7 +217,7 @@ async def test_a_late_reply_is_not_taken_for_the_next_one(wires: Wires) -> None:
         release.set()
 
         assert await reader.request(b"quick", TIMEOUT_S) == b"re: quick"
-        reader.close()
+        await reader.close()
 
 
 async def test_a_slow_control_request_does_not_hold_up_live_frames(wires: Wires) -> None:
@@ -244,8 +256,8 @@ async def test_a_cancelled_receive_loses_nothing_that_comes_later(wires: Wires) 
 async def test_closing_twice_is_harmless_on_both_ends(wires: Wires) -> None:
     with bound(wires) as (publisher, address):
         reader = wires.connect(address)
-        reader.close()
-        reader.close()
+        await reader.close()
+        await reader.close()
         publisher.close()
         publisher.close()
 

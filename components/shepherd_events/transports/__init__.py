@@ -1,4 +1,4 @@
-"""Wires for the stream: in memory and ZMQ, behind one Protocol."""
+"""Wires for the stream: in memory, ZMQ and NATS, behind one Protocol."""
 
 from __future__ import annotations
 
@@ -20,9 +20,15 @@ def connect(address: StreamAddress) -> SubscriberTransport:
             )
 
             return ZmqSubscriberTransport(address)
+        case "nats":
+            from shepherd_events.transports.nats_subscriber import (  # noqa: PLC0415 - an extra
+                NatsSubscriberTransport,
+            )
+
+            return NatsSubscriberTransport(address)
         case "memory":
             raise TransportError(
                 f"{address.live} exists only in its own process: pass its broker's `connect`"
             )
         case other:
-            raise TransportError(f"transport {other!r} is not known: expected 'zmq'")
+            raise TransportError(f"transport {other!r} is not known: expected 'zmq' or 'nats'")

@@ -178,8 +178,9 @@ class MemoryPublisherTransport:
         self._bound = True
         return Endpoints(live=self._place, control=self._place)
 
-    def send(self, topic: str, payload: bytes) -> None:
+    def send(self, topic: str, payload: bytes, frame_id: str = "") -> None:
         """Show a frame to everybody who listens."""
+        del frame_id
         self._broker.send(self._place, topic, payload)
 
     def close(self) -> None:
@@ -236,7 +237,7 @@ class MemorySubscriberTransport:
             raise unanswered
         return reply
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Listen no more."""
         if not self._closed:
             self._closed = True

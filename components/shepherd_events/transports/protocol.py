@@ -41,8 +41,11 @@ class PublisherTransport(Protocol):
         """
         ...
 
-    def send(self, topic: str, payload: bytes) -> None:
+    def send(self, topic: str, payload: bytes, frame_id: str = "") -> None:
         """Send one frame to whoever listens; never waits; from one thread only.
+
+        `frame_id` is `EPOCH:SEQ` of a numbered frame, which a wire that outlives
+        the publisher keeps; a heartbeat has none.
 
         Raises:
             TransportError: the wire is broken; the frame is lost for those who listen.
@@ -70,8 +73,8 @@ class SubscriberTransport(Protocol):
         """
         ...
 
-    def close(self) -> None:
-        """Give everything back at once; twice is harmless."""
+    async def close(self) -> None:
+        """Give everything back, without waiting for the other side; twice is harmless."""
         ...
 
 

@@ -88,8 +88,9 @@ class ZmqPublisherTransport:
         self._answering.start()
         return endpoints
 
-    def send(self, topic: str, payload: bytes) -> None:
+    def send(self, topic: str, payload: bytes, frame_id: str = "") -> None:
         """Hand a frame to libzmq, which drops it for readers that are behind."""
+        del frame_id
         try:
             self._live.send_multipart((topic.encode(), payload), zmq.NOBLOCK)
         except zmq.ZMQError as error:
@@ -155,7 +156,7 @@ class ZmqSubscriberTransport:
             self._control = self._connect_control()
             raise NoAnswerError(self._address.control, timeout_s) from None
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Disconnect at once."""
         self._live.close(linger=0)
         self._control.close(linger=0)

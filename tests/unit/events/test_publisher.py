@@ -235,7 +235,7 @@ async def test_heartbeats_tell_the_head_the_oldest_frame_and_the_digest() -> Non
     )
     assert publisher.counters.heartbeats >= 1
     assert publisher.head_seq == 2
-    reader.close()
+    await reader.close()
     publisher.close("done")
 
 
@@ -254,7 +254,7 @@ async def test_closing_sends_what_waits_and_a_goodbye_and_frees_the_place() -> N
     assert isinstance(bodies[0], StreamInfo)
     assert bodies[1:] == [BlockBatch((stored(1),)), Goodbye("drained")]
     assert place.broker.answer("memory://here", b"") is None
-    reader.close()
+    await reader.close()
 
 
 def test_what_is_told_after_closing_is_counted_and_nothing_else() -> None:
@@ -302,7 +302,7 @@ async def test_a_stalled_transport_holds_up_neither_publish_nor_close() -> None:
     while not isinstance(frame.body, Goodbye):
         frame = decode_frame(await reader.receive())
     assert frame.seq == publisher.head_seq
-    reader.close()
+    await reader.close()
 
 
 class BrokenWire:
@@ -324,7 +324,7 @@ async def test_frames_that_the_transport_refuses_can_still_be_replayed() -> None
 
     assert place.sent_by(publisher, num_frames=2)[1].body == BlockBatch((stored(1),))
     wait_until(lambda: publisher.counters.send_failures == 2)
-    reader.close()
+    await reader.close()
     publisher.close("done")
 
 
