@@ -130,14 +130,26 @@ class WorkerConfig(MediaOptions):
     )
 
     kv_events: Literal["zmq", "nats", "none"] = option(
-        "How the KV event stream is published; nats is not there yet and refuses to start.",
+        "How the KV event stream is published; over nats it outlives the worker.",
         default="zmq",
         group="events",
     )
     kv_events_endpoint: str = option(
-        "Where the KV event stream is published; port 0 takes a free one.",
-        default="tcp://127.0.0.1:0",
+        "Where: tcp://HOST:PORT for zmq, port 0 takes a free one; nats://HOST:PORT of the broker for nats; "
+        "empty takes this machine.",
+        default="",
         group="events",
+    )
+    kv_events_tls: bool = option(
+        "Speak to the broker over TLS, also on this machine.", default=False, group="events"
+    )
+    kv_events_ca_file: str = option(
+        "Certificates of the authority that signed the broker's; empty takes the system's.",
+        default="",
+        group="events",
+    )
+    kv_events_nkey_file: str = option(
+        "File with the NKEY seed that this worker shows the broker.", default="", group="events"
     )
     worker_id: str = option(
         "Name of the stream; empty takes Dynamo's instance id.", default="", group="events"
@@ -375,13 +387,20 @@ def load_config(
     config = resolved.config
     if len(config.endpoint.removeprefix("dyn://").split(".")) not in {1, 3}:
         raise OptionError("--endpoint", config.endpoint, "a name or NAMESPACE.COMPONENT.ENDPOINT")
-    if not config.kv_events_endpoint.startswith("tcp://"):
-        raise OptionError("--kv-events-endpoint", config.kv_events_endpoint, "tcp://HOST:PORT")
+    _check_events(config)
     _check_policy(config.eviction_policy)
     config.check_media()
     _check_paths(config)
     _check_transfer(config)
     return resolved
+
+
+def _check_events(config: WorkerConfig) -> None:
+    scheme = {"zmq": "tcp", "nats": "nats", "none": ""}[config.kv_events]
+    endpoint = config.kv_events_endpoint
+    if endpoint and not endpoint.startswith(f"{scheme}://"):
+        expected = f"{scheme}://HOST:PORT with --kv-events {config.kv_events}"
+        raise OptionError("--kv-events-endpoint", endpoint, expected)
 
 
 def _check_policy(name: str) -> None:

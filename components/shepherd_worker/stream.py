@@ -12,12 +12,16 @@ from shepherd_events.discovery import StreamDescriptor
 from shepherd_events.errors import KvEventsError
 from shepherd_events.events import StreamId, StreamInfo
 from shepherd_events.publisher import KvEventPublisher, PublisherCounters
+from shepherd_events.transports.protocol import PublisherTransport
 from shepherd_worker.config import Role, WorkerConfig
 from shepherd_worker.engine.protocol import EngineInfo
 from shepherd_worker.errors import UnreachableError, UnusableInputError
 from shepherd_worker.health import StreamPosition
 
 log = logging.getLogger(__name__)
+
+DEFAULT_ZMQ_ENDPOINT = "tcp://127.0.0.1:0"
+DEFAULT_BROKER = "nats://127.0.0.1:4222"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,22 +36,14 @@ class WorkerStream:
         """Bind the endpoints and publish the stream's first frame.
 
         Raises:
-            UnreachableError: `--kv-events` names a transport that this version lacks.
-            UnusableInputError: `--kv-events-endpoint` cannot be bound.
+            UnreachableError: the package that a transport needs is missing.
+            UnusableInputError: `--kv-events-endpoint` cannot be used.
         """
         if config.kv_events == "none" or config.role is Role.ENCODE:
             return cls(None, None)
-        if config.kv_events == "nats":
-            raise UnreachableError("--kv-events nats: this version publishes over zmq only")
-        from shepherd_events.transports.zmq import ZmqPublisherTransport  # noqa: PLC0415  optional
-
-        url = urlsplit(config.kv_events_endpoint)
+        stream = StreamId(config.worker_id or f"{instance_id:x}")
         try:
-            publisher = KvEventPublisher(
-                StreamId(config.worker_id or f"{instance_id:x}"),
-                _info(config, info),
-                ZmqPublisherTransport(url.hostname or "", url.port or 0),
-            )
+            publisher = KvEventPublisher(stream, _info(config, info), _transport(config, stream))
             publisher.start()
         except (KvEventsError, ValueError) as error:
             raise UnusableInputError(
@@ -83,6 +79,36 @@ class WorkerStream:
         """Say goodbye; blocks for at most a second or so, safe to call twice."""
         if self.publisher is not None:
             self.publisher.close("worker shut down")
+
+
+def _transport(config: WorkerConfig, stream: StreamId) -> PublisherTransport:
+    """Only the chosen one's packages are imported."""
+    if config.kv_events == "nats":
+        return _nats_transport(config, stream)
+    from shepherd_events.transports.zmq import ZmqPublisherTransport  # noqa: PLC0415 - as above
+
+    url = urlsplit(config.kv_events_endpoint or DEFAULT_ZMQ_ENDPOINT)
+    return ZmqPublisherTransport(url.hostname or "", url.port or 0)
+
+
+def _nats_transport(config: WorkerConfig, stream: StreamId) -> PublisherTransport:
+    try:
+        # the extra is optional
+        from shepherd_events.transports.nats_connection import NatsCredentials  # noqa: PLC0415
+        from shepherd_events.transports.nats_publisher import (  # noqa: PLC0415
+            NatsPublisherTransport,
+        )
+    except ModuleNotFoundError as error:
+        raise UnreachableError(
+            f"--kv-events nats needs the package {error.name}: pip install 'shepherd-worker[nats]'"
+        ) from error
+    credentials = NatsCredentials(
+        ca_file=config.kv_events_ca_file,
+        nkey_seed_file=config.kv_events_nkey_file,
+        tls=config.kv_events_tls,
+    )
+    server = config.kv_events_endpoint or DEFAULT_BROKER
+    return NatsPublisherTransport(server, stream, credentials=credentials)
 
 
 def _info(config: WorkerConfig, info: EngineInfo) -> StreamInfo:

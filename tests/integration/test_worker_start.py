@@ -86,6 +86,23 @@ def test_a_port_in_use_is_code_3(tmp_path: Path, option: str, model: Path) -> No
     assert lines[-1].startswith(f"shepherd_worker: {option} {value}: cannot listen on")
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "words"),
+    [
+        ("nats://127.0.0.1:9", "cannot publish through nats://127.0.0.1:9"),
+        ("nats://10.1.2.3:4222", "without TLS and an NKEY"),
+    ],
+)
+def test_a_broker_that_cannot_be_used_is_code_3(
+    tmp_path: Path, model: Path, endpoint: str, words: str
+) -> None:
+    options = ("--engine", "fake", "--kv-events", "nats", "--kv-events-endpoint", endpoint)
+    code, lines = start(tmp_path, "--model", str(model), *options)
+
+    assert code == 3
+    assert words in lines[-1]
+
+
 def test_a_listener_beyond_loopback_is_refused(tmp_path: Path, model: Path) -> None:
     public = "tcp://0.0.0.0:0"
     code, lines = start(
@@ -100,7 +117,6 @@ def test_a_listener_beyond_loopback_is_refused(tmp_path: Path, model: Path) -> N
     ("option", "value", "words"),
     [
         ("--engine", "trtllm", "no TensorRT-LLM adapter yet: use --engine torch"),
-        ("--kv-events", "nats", "--kv-events nats: this version publishes over zmq only"),
     ],
 )
 def test_what_this_version_lacks_is_code_4(
