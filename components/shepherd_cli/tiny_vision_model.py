@@ -162,7 +162,7 @@ def _batch(
     num_places = (IMAGE_SIZE // PATCH_SIZE) ** 2
     question = tokenizer.encode(prompt().replace(IMAGE, IMAGE * num_places)).ids
     answers = [tokenizer.encode(f"It is {colour}.{IM_END}").ids for colour in colours]
-    longest, end = max(map(len, answers)), tokenizer.token_to_id(IM_END)
+    longest, end = max(map(len, answers)), answers[0][-1]
     padded = [answer + [end] * (longest - len(answer)) for answer in answers]
     labels = [answer + [-100] * (longest - len(answer)) for answer in answers]
     pictures = [
