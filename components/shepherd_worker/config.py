@@ -15,8 +15,10 @@ from typing import Literal
 from shepherd_config import OptionError, Resolved, load, option
 from shepherd_config.addresses import is_loopback, is_wildcard
 from shepherd_worker.engine.embedded.eviction import load_policy
+from shepherd_worker.engine.embedded.transfer.handshake import read_secret
+from shepherd_worker.engine.embedded.transfer.nixl import NIXL_IS_MISSING, is_nixl_installed
 from shepherd_worker.engine.protocol import EngineConfig
-from shepherd_worker.errors import UnusableInputError
+from shepherd_worker.errors import UnreachableError, UnusableInputError
 from shepherd_worker.media.options import MediaOptions
 
 DEFAULT_COMPONENTS = {
@@ -374,7 +376,8 @@ def load_config(
 
     Raises:
         OptionError: a wrong flag, variable or key; exit code 2.
-        UnusableInputError: `--model` names a directory that is not there; exit code 3.
+        UnusableInputError: a directory or file that is named is not there; exit code 3.
+        UnreachableError: NIXL is asked for and not installed; exit code 4.
     """
     resolved = load(
         WorkerConfig,
@@ -423,6 +426,10 @@ def _check_paths(config: WorkerConfig) -> None:
 
 def _check_transfer(config: WorkerConfig) -> None:
     host = config.transfer_host
+    if config.transfer_secret_file:
+        read_secret(Path(config.transfer_secret_file).expanduser())
+    if config.kv_transfer == "nixl" and not is_nixl_installed():
+        raise UnreachableError(NIXL_IS_MISSING)
     if config.kv_transfer == "shm":
         return
     if is_wildcard(host):

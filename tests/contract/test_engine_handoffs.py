@@ -111,9 +111,32 @@ async def test_a_decode_fetches_the_prompt_and_answers_as_an_aggregated_engine(
         assert answer == aggregated
         stats = decode.stats()
         assert stats.prompt_tokens_transferred_total == 16
-        assert stats.transfer_bytes_total > 0
+        assert stats.transfer_bytes_total == prefill.stats().transfer_bytes_total > 0
+        assert stats.transfers_total == {"shm": 1, "tcp": 0}
         assert stats.transfer_failures_total == 0
         assert prefill.stats().leases_expired_total == 0
+
+
+@pytest.mark.parametrize("way", ["shm", "tcp"])
+async def test_32_prompts_at_once_all_arrive_by_the_way_that_was_chosen(
+    name: EngineName, way: str
+) -> None:
+    prompts = [[i, *range(60, 76)] for i in range(32)]
+    limits = config(kv_transfer=way)
+    prefill, decode = make_engine(name, limits), make_engine(name, limits)
+    async with started(prefill), started(decode):
+        calls = [request(prompt, 4) for prompt in prompts]
+        first = await asyncio.gather(*(prefill.prefill(call) for call in calls))
+        answers = await asyncio.gather(
+            *(ask(decode, call, r.handoff) for call, r in zip(calls, first, strict=True))
+        )
+        aggregated = await asyncio.gather(*(ask(prefill, call) for call in calls))
+        await until(lambda: prefill.stats().leases == 0)
+
+        assert [a.token_ids for a in answers] == [a.token_ids for a in aggregated]
+        assert decode.stats().transfers_total == {way: 32}
+        assert decode.stats().transfer_failures_total == 0
+        assert decode.stats().prompt_tokens_transferred_total == 32 * 16
 
 
 async def test_a_decode_fetches_only_what_it_lacks_and_ends_the_lease(name: EngineName) -> None:

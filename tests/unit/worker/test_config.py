@@ -141,3 +141,27 @@ def test_a_wrong_option_of_speculation_is_told_with_what_is_allowed(
         config(*argv)
 
     assert all(word in str(told.value) for word in words)
+
+
+def secret_file(directory: Path, mode: int = 0o600) -> str:
+    file = directory / "secret"
+    file.write_text("0123456789abcdef0123456789abcdef")
+    file.chmod(mode)
+    return str(file)
+
+
+def test_kv_leaves_the_machine_with_a_secret_only(tmp_path: Path) -> None:
+    file = secret_file(tmp_path)
+    chosen = config(
+        *("--transfer-host", "192.0.2.7", "--transfer-secret-file", file, "--kv-transfer", "tcp")
+    ).engine_config()
+
+    assert (chosen.transfer_host, chosen.transfer_secret_file) == ("192.0.2.7", file)
+    assert chosen.kv_transfer == "tcp"
+    with pytest.raises(OptionError, match=r"'192\.0\.2\.7' .*--transfer-secret-file"):
+        config("--transfer-host", "192.0.2.7")
+    with pytest.raises(OptionError, match="can fetch from"):
+        config("--transfer-host", "0.0.0.0", "--transfer-secret-file", file)
+    with pytest.raises(UnusableInputError, match="mode 644"):
+        config("--transfer-secret-file", secret_file(tmp_path, 0o644))
+    assert config("--transfer-host", "::1").engine_config().kv_transfer == "auto"

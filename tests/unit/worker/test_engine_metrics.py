@@ -46,3 +46,22 @@ def test_the_host_tier_s_blocks_and_moves_are_told() -> None:
     assert blocks == [5, 3]
     assert registry.get_sample_value("shepherd_worker_kv_blocks_offloaded_total") == 9
     assert registry.get_sample_value("shepherd_worker_kv_blocks_onboarded_total") == 4
+
+
+def test_transfers_are_told_by_the_way_they_went() -> None:
+    registry = scraped(
+        EngineStats(
+            transfers_total={"shm": 3, "tcp": 1},
+            transfer_faults_total={"shm": 2, "tcp": 0},
+            transfers_broken_off_total=4,
+            transfer_failures_total=5,
+        )
+    )
+
+    def total(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(f"shepherd_worker_kv_{name}_total", labels)
+
+    assert [total("transfers", transport=way) for way in ("shm", "tcp")] == [3, 1]
+    assert [total("transfer_faults", transport=way) for way in ("shm", "tcp")] == [2, 0]
+    assert total("transfers_broken_off") == 4
+    assert total("transfer_failures") == 5

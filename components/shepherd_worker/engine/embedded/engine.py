@@ -26,10 +26,12 @@ from shepherd_worker.engine.embedded.engine_thread import EngineThread
 from shepherd_worker.engine.embedded.loading import Loaded, load_engine
 from shepherd_worker.engine.embedded.runner import Runner
 from shepherd_worker.engine.embedded.sequence import ImportedBlocks, Sequence
+from shepherd_worker.engine.embedded.shared_memory import SharedMemory
 from shepherd_worker.engine.embedded.speculative import NgramConfig, NgramDrafter
 from shepherd_worker.engine.embedded.transfer.blocks import BlockSource
 from shepherd_worker.engine.embedded.transfer.service import (
     FRAME_TIMEOUT_S,
+    TransferOptions,
     TransferService,
     transfer_options,
 )
@@ -104,6 +106,7 @@ class EmbeddedEngine:
 
     async def start(self) -> EngineInfo:
         """See `Engine.start`."""
+        options = transfer_options(self._config, timeout_s=self._transfer_timeout_s)
         self._started = asyncio.get_running_loop().create_future()
         self._thread = EngineThread(
             partial(load_engine, self._runner, self._config, self._name, self._connector),
@@ -116,7 +119,7 @@ class EmbeddedEngine:
         async with self._closing:
             if self._dead is not None:
                 raise self._dead
-            await self._open_transfer(loaded)
+            await self._open_transfer(options, loaded.storage)
             self._loaded = loaded
         return loaded.info
 
@@ -213,17 +216,14 @@ class EmbeddedEngine:
             self._closed = True
             self._changed.set()
 
-    async def _open_transfer(self, loaded: Loaded) -> None:
+    async def _open_transfer(self, options: TransferOptions, storage: SharedMemory | None) -> None:
         loop = asyncio.get_running_loop()
 
         def released() -> None:
             loop.call_soon_threadsafe(self._changed.set)
 
-        self._transfer = TransferService(
-            transfer_options(self._config, timeout_s=self._transfer_timeout_s),
-            released=released,
-        )
-        await self._transfer.start(loaded.storage)
+        self._transfer = TransferService(options, released=released)
+        await self._transfer.start(storage)
 
     @contextmanager
     def _call(self) -> Iterator[None]:

@@ -34,6 +34,7 @@ from shepherd_worker.errors import UnreachableError
 log = logging.getLogger(__name__)
 
 NIXL_SCHEME = "nixl"
+NIXL_IS_MISSING = "--kv-transfer nixl needs the package nixl: pip install 'shepherd-worker[nixl]'"
 _PACKAGES = ("nixl", "nixl_cu13", "nixl_cu12")
 _POLL_S = 0.0002
 _LENGTH = struct.Struct("<I")
@@ -108,9 +109,7 @@ def make_agent() -> NixlAgent:
                 f"--kv-transfer nixl: {package} does not work: {error!r}"
             ) from error
         return agent
-    raise UnreachableError(
-        "--kv-transfer nixl needs the package nixl: pip install 'shepherd-worker[nixl]'"
-    )
+    raise UnreachableError(NIXL_IS_MISSING)
 
 
 class NixlServer:
