@@ -1,8 +1,8 @@
 """Check the embedded engine's answers on this machine's CUDA device.
 
 Tiny random models of each family, answering through the paged cache: a mixed
-batch, chunked prefill, prefix reuse, eviction, preemption, and a handoff between
-two engines; decodes as CUDA graphs, without them, and with some batches too
+batch, chunked prefill, prefix reuse, eviction, preemption, a host tier, and a
+handoff between two engines; decodes as CUDA graphs, without them, and with some batches too
 large for them.
 
     float32     greedy tokens are those of transformers' own `generate`
@@ -33,6 +33,7 @@ from shepherd_worker.request import GenerateRequest, Sampling, StopConditions
 from tiny_models import make_tiny_model
 
 NEW_TOKENS = 48
+HOST_BYTES = 192 << 10
 KINDS = ("llama", "qwen2", "qwen3", "mistral")
 
 
@@ -112,7 +113,8 @@ async def check_float32(kind: str, directory: Path, **settings: Any) -> int:
     print(
         f"{kind:8} float32  {total - wrong}/{total} answers equal  "
         f"cached {stats.prompt_tokens_cached_total}  evicted {stats.blocks_evicted_total}  "
-        f"preempted {stats.preemptions_total}  moved {transferred}  {settings or ''}",
+        f"preempted {stats.preemptions_total}  moved {transferred}  "
+        f"back from the host {stats.blocks_onboarded_total}  {settings or ''}",
         flush=True,
     )
     return wrong
@@ -170,6 +172,7 @@ async def main() -> int:
             wrong += await check_bfloat16(kind, directory)
             wrong += await check_float32(kind, directory, cuda_graph_max_batch_size=0)
             wrong += await check_float32(kind, directory, cuda_graph_max_batch_size=2)
+            wrong += await check_float32(kind, directory, host_cache_size=HOST_BYTES)
             if "--torch-compile" in sys.argv:
                 wrong += await check_float32(kind, directory, torch_compile=True)
                 wrong += await check_bfloat16(kind, directory, torch_compile=True)
