@@ -93,14 +93,15 @@ def test_a_guess_is_what_a_search_through_the_whole_text_finds(
         assert drafted == ([] if found is None else [text[found[1] + 1]])
 
 
-def test_drafts_grow_while_they_are_right_and_shrink_to_what_was() -> None:
+def test_drafts_shrink_while_they_are_wrong_and_grow_while_they_are_right() -> None:
     drafter, text = NgramDrafter(NgramConfig(2, 8)), array("I", [5] * 9)
     lengths = []
-    for drafted, accepted in [(8, 8), (8, 3), (4, 4), (8, 1), (2, 2), (4, 4)]:
-        lengths.append(len(drafter.propose(text, 99)))
+    for accepted in (8, 3, 0, 0, 1, 2, 4, 8):
+        drafted = len(drafter.propose(text, 99))
+        lengths.append(drafted)
         drafter.observe(len(text), drafted, accepted)
 
-    assert lengths == [8, 8, 4, 8, 2, 4]
+    assert lengths == [8, 8, 8, 4, 2, 2, 4, 8]
 
 
 def test_a_text_that_goes_its_own_way_is_left_alone_ever_longer() -> None:
@@ -112,13 +113,16 @@ def test_a_text_that_goes_its_own_way_is_left_alone_ever_longer() -> None:
             drafter.observe(length, 1, 0)
     pauses = [later - earlier for earlier, later in pairwise(asked)]
 
-    assert pauses == [1, 2, 4, 8, 16, 32, 64, 64, 64]
+    assert pauses == [1, 1, 1, 2, 4, 8, 16, 32, 64, 64, 64]
 
 
 def test_one_right_guess_ends_the_pauses() -> None:
     drafter, text = NgramDrafter(NgramConfig(2, 8)), array("I", [5] * 40)
-    for _ in range(5):
+    for _ in range(7):
         drafter.observe(0, 1, 0)
     drafter.observe(len(text), 1, 1)
+    drafter.observe(len(text), 1, 0)
 
-    assert drafter.propose(text, 99) == (5, 5)
+    assert drafter.propose(text, 99) == ()
+    text.append(5)
+    assert drafter.propose(text, 99) == (5,)

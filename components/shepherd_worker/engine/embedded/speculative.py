@@ -14,11 +14,11 @@ new token is indexed in O(1), and a look-up follows at most `_MAX_CANDIDATES` li
 
 How much is drafted follows from how the drafts before fared:
 
-    accepted        next draft                      pause
-    -------------   -----------------------------   ------------------------
-    all             twice as long, to `max_draft`   none
-    some            one longer than was accepted    none
-    none            1 token                         1, 2, 4 ... 64 tokens
+    accepted   next draft                      pause
+    --------   -----------------------------   --------------------------------------
+    all        twice as long, to `max_draft`   none
+    some       as long                         none
+    none       half as long, to 1 token        none; at 1 token 1, 2, 4 ... 64 tokens
 """
 
 from __future__ import annotations
@@ -65,12 +65,13 @@ class NgramDrafter:
     def observe(self, num_tokens: int, drafted: int, accepted: int) -> None:
         """Learn how a draft fared; the sequence has `num_tokens` tokens now."""
         if accepted:
-            grown = 2 * drafted if accepted == drafted else accepted + 1
-            self._length = min(self._config.max_draft, max(grown, 1))
             self._pause = 0
+            if accepted == drafted:
+                self._length = min(self._config.max_draft, 2 * drafted)
             return
-        self._length = 1
-        self._pause = min(_MAX_PAUSE, max(1, 2 * self._pause))
+        self._length = max(1, self._length // 2)
+        if self._length == 1:
+            self._pause = min(_MAX_PAUSE, max(1, 2 * self._pause))
         self._resume_at = num_tokens + self._pause
 
     def _index(self, token_ids: array[int]) -> None:
