@@ -98,3 +98,19 @@ class ContinuousBatching:
     def close(self) -> None:
         """End its thread."""
         self._manager.stop(block=True)
+
+
+def prompt_lookup(model: Any, prompt: list[int], new_tokens: int, *, max_draft: int) -> float:
+    """Seconds to answer one prompt with guesses from its own text."""
+    ids = torch.tensor([prompt])
+    began = time.perf_counter()
+    with torch.inference_mode():
+        model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            pad_token_id=0,
+            prompt_lookup_num_tokens=max_draft,
+        )
+    return time.perf_counter() - began

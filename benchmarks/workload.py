@@ -111,15 +111,20 @@ async def started(model: str, **limits: Any) -> AsyncIterator[Engine]:
         await engine.close()
 
 
-async def ask(engine: Engine, prompts: list[list[int]], new_tokens: int) -> Timing:
-    """Submit all prompts at once and take the greedy answers."""
+GREEDY = Sampling(temperature=0.0)
+
+
+async def ask(
+    engine: Engine, prompts: list[list[int]], new_tokens: int, *, sampling: Sampling = GREEDY
+) -> Timing:
+    """Submit all prompts at once and take the answers, greedy ones by default."""
     began = time.perf_counter()
 
     async def one(number: int, prompt: list[int]) -> tuple[float, ...]:
         request = GenerateRequest(
             request_id=f"bench-{number}",
             token_ids=array("I", prompt),
-            sampling=Sampling(temperature=0.0),
+            sampling=sampling,
             stops=StopConditions(max_tokens=new_tokens, ignore_eos=True),
         )
         times: list[float] = []
