@@ -106,9 +106,7 @@ class KvConnector:
         What is returned is `owner`'s until `release`.
         """
         found = await self._ask(partial(self._store.find, hashes)) if hashes else None
-        if found is None:
-            return None
-        plan = plan_load(found, num_cached=num_cached(), max_blocks=self._budget.limit)
+        plan = plan_load(found or (), num_cached=num_cached(), max_blocks=self._budget.limit)
         records = await self._load(owner, hashes[plan.start : plan.stop]) if plan else []
         self._num_hit += len(records)
         self._num_missed += max(0, len(hashes) - plan.start - len(records))

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
 from functools import partial
 from random import Random
@@ -23,9 +23,10 @@ from shepherd_worker.engine.connector import create_connector
 from shepherd_worker.engine.connector.protocol import KvStore
 from shepherd_worker.engine.embedded.core import EngineCore, StepOutput
 from shepherd_worker.engine.embedded.engine_thread import EngineThread
+from shepherd_worker.engine.embedded.imports import PromptImports
 from shepherd_worker.engine.embedded.loading import Loaded, load_engine
 from shepherd_worker.engine.embedded.runner import Runner
-from shepherd_worker.engine.embedded.sequence import ImportedBlocks, Sequence
+from shepherd_worker.engine.embedded.sequence import Sequence
 from shepherd_worker.engine.embedded.shared_memory import SharedMemory
 from shepherd_worker.engine.embedded.speculative import NgramConfig, NgramDrafter
 from shepherd_worker.engine.embedded.transfer.blocks import BlockSource
@@ -103,6 +104,7 @@ class EmbeddedEngine:
         self._thread: EngineThread | None = None
         self._loaded: Loaded | None = None
         self._transfer: TransferService | None = None
+        self._imports: PromptImports | None = None
 
     async def start(self) -> EngineInfo:
         """See `Engine.start`."""
@@ -119,7 +121,8 @@ class EmbeddedEngine:
         async with self._closing:
             if self._dead is not None:
                 raise self._dead
-            await self._open_transfer(options, loaded.storage)
+            transfer = await self._open_transfer(options, loaded.storage)
+            self._imports = PromptImports(loaded, transfer, self._connector)
             self._loaded = loaded
         return loaded.info
 
@@ -133,8 +136,7 @@ class EmbeddedEngine:
         """See `Engine.generate`."""
         with self._call():
             sequence = self._accept(request, prefill_only=False)
-            sequence.imported = await self._import(sequence, handoff)
-            async with self._prepared(sequence), aclosing(self._run(sequence)) as chunks:
+            async with self._ready(sequence, handoff), aclosing(self._run(sequence)) as chunks:
                 async for chunk in chunks:
                     yield chunk
 
@@ -145,10 +147,9 @@ class EmbeddedEngine:
         """
         with self._call():
             sequence = self._accept(request, prefill_only=True)
-            sequence.imported = await self._import(sequence, None)
             release = partial(self._post, partial(EngineCore.cancel, sequence=sequence))
             try:
-                async with self._prepared(sequence), aclosing(self._run(sequence)) as chunks:
+                async with self._ready(sequence, None), aclosing(self._run(sequence)) as chunks:
                     chunk = await anext(chunks)
                 return PrefillResult(chunk, self._lease(sequence, release))
             except BaseException:
@@ -216,14 +217,17 @@ class EmbeddedEngine:
             self._closed = True
             self._changed.set()
 
-    async def _open_transfer(self, options: TransferOptions, storage: SharedMemory | None) -> None:
+    async def _open_transfer(
+        self, options: TransferOptions, storage: SharedMemory | None
+    ) -> TransferService:
         loop = asyncio.get_running_loop()
 
         def released() -> None:
             loop.call_soon_threadsafe(self._changed.set)
 
-        self._transfer = TransferService(options, released=released)
-        await self._transfer.start(storage)
+        self._transfer = transfer = TransferService(options, released=released)
+        await transfer.start(storage)
+        return transfer
 
     @contextmanager
     def _call(self) -> Iterator[None]:
@@ -256,8 +260,13 @@ class EmbeddedEngine:
             drafter=None if prefill_only else self._drafter(),
         )
 
-    def _prepared(self, sequence: Sequence) -> AbstractAsyncContextManager[None]:
-        return self._serving().preparation.of(sequence)
+    @asynccontextmanager
+    async def _ready(self, sequence: Sequence, handoff: Handoff | None) -> AsyncIterator[None]:
+        """All that a sequence needs before it is submitted."""
+        imports = self._imports
+        assert imports is not None
+        async with self._serving().preparation.of(sequence), imports.of(sequence, handoff):
+            yield
 
     def _drafter(self) -> NgramDrafter | None:
         config = self._config
@@ -267,56 +276,20 @@ class EmbeddedEngine:
 
     async def _run(self, sequence: Sequence) -> AsyncGenerator[TokenChunk, None]:
         """Submit a sequence and pass on what it brings forth; closing cancels it."""
-        stream: asyncio.Queue[TokenChunk | WorkerError] = asyncio.Queue()
+        self._serving()
+        assert self._imports is not None
+        stream = self._streams[sequence] = asyncio.Queue()
+        self._post(partial(EngineCore.add, sequence=sequence))
         try:
-            self._serving()
-            self._streams[sequence] = stream
-            self._post(partial(EngineCore.add, sequence=sequence))
             usage = None
             while usage is None:
-                chunk = joined(await _ready(stream))
+                chunk = joined(await _available(stream))
                 usage = chunk.usage
-                self._release_loaded(sequence)
+                self._imports.used(sequence)
                 yield chunk
         finally:
-            self._release_loaded(sequence)
             if sequence in self._streams:
                 self._post(partial(EngineCore.cancel, sequence=sequence))
-
-    async def _import(self, sequence: Sequence, handoff: Handoff | None) -> ImportedBlocks | None:
-        """The KV of prompt blocks that the cache lacks: from the prefill worker, else the store."""
-        fetched = await self._fetch(sequence, handoff) if handoff else None
-        if self._connector is None or (fetched and fetched.payloads):
-            return fetched
-        core, size = self._serving().core, self._config.block_size
-        hashes = sequence.hashes((sequence.num_prompt - 1) // size, size)
-        num_cached = partial(core.num_cached_blocks, hashes)
-        loaded = await self._connector.load(sequence, hashes, num_cached)
-        if loaded is None:
-            return None
-        return ImportedBlocks(loaded.first_block, loaded.records, from_store=True)
-
-    def _release_loaded(self, sequence: Sequence) -> None:
-        if self._connector is not None:
-            self._connector.release(sequence)
-
-    async def _fetch(self, sequence: Sequence, handoff: Handoff) -> ImportedBlocks | None:
-        """The KV of those prompt blocks that a handoff offers and the cache lacks."""
-        loaded, ticket = self._serving(), handoff.ticket
-        if ticket is None:
-            return None
-        assert self._transfer is not None
-        size = loaded.info.block_size
-        wanted = max(0, min(ticket.num_records, (sequence.num_prompt - 1) // size))
-        first = loaded.core.num_cached_blocks(sequence.hashes(wanted, size))
-        records = await self._transfer.fetch(
-            ticket,
-            first,
-            wanted - first,
-            fingerprint=loaded.info.model_fingerprint,
-            record_bytes=loaded.block_bytes,
-        )
-        return None if records is None else ImportedBlocks(first, records)
 
     def _lease(self, sequence: Sequence, release: Callable[[], None]) -> Handoff:
         loaded = self._serving()
@@ -381,7 +354,7 @@ class EmbeddedEngine:
             stream.put_nowait(self._dead)
 
 
-async def _ready(stream: asyncio.Queue[TokenChunk | WorkerError]) -> list[TokenChunk]:
+async def _available(stream: asyncio.Queue[TokenChunk | WorkerError]) -> list[TokenChunk]:
     """Everything that a sequence brought forth since it was last asked; an error goes before all."""
     results = [await stream.get()]
     while not stream.empty():

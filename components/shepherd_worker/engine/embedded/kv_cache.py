@@ -23,6 +23,9 @@ from shepherd_events.events import Tier
 from shepherd_worker.engine.embedded.block_pool import BlockCopy
 from shepherd_worker.engine.embedded.shared_memory import SharedMemory
 
+RECORD_LAYOUT = "record/1"
+"""The order of a record's axes; goes up with it, for stored records outlive this code."""
+
 
 @dataclass(frozen=True, slots=True)
 class KvGeometry:

@@ -10,7 +10,7 @@ import transformers
 
 from shepherd_worker.engine.embedded.block_pool import BlockCopy
 from shepherd_worker.engine.embedded.forward_pass import ForwardPass, GatheredPass
-from shepherd_worker.engine.embedded.kv_cache import PagedKvCache
+from shepherd_worker.engine.embedded.kv_cache import RECORD_LAYOUT, PagedKvCache
 from shepherd_worker.engine.embedded.layout import lay_out
 from shepherd_worker.engine.embedded.memory import choose_num_blocks, choose_num_host_blocks
 from shepherd_worker.engine.embedded.model import CausalModel, choose_device, load_model
@@ -62,7 +62,9 @@ class TorchRunner:
             num_host_blocks=num_host_blocks,
         )
         self._pass = make_pass(model, self._cache, self._vision, config)
-        layout = f"{model.precision} {model.geometry} block_size={config.block_size}"
+        layout = (
+            f"{RECORD_LAYOUT} {model.precision} {model.geometry} block_size={config.block_size}"
+        )
         return RunnerInfo(
             version=f"transformers {transformers.__version__}, torch {torch.__version__}",
             model_directory=str(directory),
