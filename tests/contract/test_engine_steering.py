@@ -13,7 +13,19 @@ import pytest
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from engine_calls import Answer, EngineName, ask, ask_all, config, make_engine, request, started
+from engine_calls import (
+    Answer,
+    EngineName,
+    SteppedRunner,
+    ask,
+    ask_all,
+    config,
+    make_engine,
+    make_runner,
+    request,
+    started,
+    until,
+)
 from shepherd_worker.engine.embedded.engine import EmbeddedEngine
 from shepherd_worker.errors import InvalidRequestError, ProcessorError, UnusableInputError
 from shepherd_worker.request import FinishReason, GuidedDecoding, ProcessorCall, Sampling
@@ -33,6 +45,7 @@ SCHEMA = {
     "additionalProperties": False,
 }
 PROMPT = [5, 6, 7, 5, 6, 7, 5, 6]
+FAVOUR = f"favour={__name__}:Favour"
 RELEASE = threading.Event()
 
 
@@ -347,3 +360,19 @@ async def test_dynamo_s_test_hook_answers_hello_world(name: EngineName) -> None:
         answers = await ask_all(made, [request([i], 40, ignore_eos=False) for i in range(3, 6)])
 
     assert [text(answer) for answer in answers] == ["Hello world!"] * 3
+
+
+async def test_a_client_that_leaves_is_no_failure_of_its_processors() -> None:
+    runner = SteppedRunner(make_runner("fake", limits := config(logits_processors=(FAVOUR,))))
+    made = EmbeddedEngine(limits, runner, name="fake")
+    async with started(made):
+        stream = made.generate(request(PROMPT, 50, **calling("favour", token_id=3)))
+        runner.let_go(1)
+        await anext(stream)
+        await until(lambda: runner.num_begun == 2)
+        await stream.aclose()
+        runner.let_go(50)
+        await until(lambda: made.stats().num_running == 0)
+        stats = made.stats()
+
+    assert (stats.requests_failed_total, stats.processor_failures_total) == (0, 0)

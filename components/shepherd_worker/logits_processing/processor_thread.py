@@ -38,6 +38,8 @@ class ProcessorThread:
         self.timeout_s = timeout_s
         self._makers = makers
         self._closed = False
+        self._lock = threading.Lock()
+        """Keeps a call from coming after the last one."""
         self._made: Future[None] = Future()
         self._jobs: queue.SimpleQueue[tuple[Sequence[int], Tensor, Future[Tensor]] | None]
         self._jobs = queue.SimpleQueue()
@@ -66,18 +68,23 @@ class ProcessorThread:
             raise ProcessorError(f"it could not be made: {error!r}") from error
 
     def begin(self, input_ids: Sequence[int], logits: Tensor) -> Future[Tensor]:
-        """Let the processors change `logits` [vocab_size], which is theirs from now on."""
+        """Let the processors change `logits` [vocab_size], which is theirs from now on.
+
+        Once closed they change nothing: the request is over, and nobody reads its tokens.
+        """
         result: Future[Tensor] = Future()
-        if self._closed:
-            result.set_exception(ProcessorError("the request has ended"))
-        else:
-            self._jobs.put((input_ids, logits, result))
+        with self._lock:
+            if self._closed:
+                result.set_result(logits)
+            else:
+                self._jobs.put((input_ids, logits, result))
         return result
 
     def close(self) -> None:
         """Let the thread end, after the call that is running; does not wait for it."""
-        self._closed = True
-        self._jobs.put(None)
+        with self._lock:
+            self._closed = True
+            self._jobs.put(None)
 
     def _run(self) -> None:
         import torch  # noqa: PLC0415 - heavy, and not needed by engines without processors
