@@ -23,6 +23,7 @@ from shepherd_worker.attribution import Attributor
 from shepherd_worker.config import Role, WorkerConfig
 from shepherd_worker.engine import create_encoder, create_engine
 from shepherd_worker.engine.protocol import Engine, EngineInfo
+from shepherd_worker.engine_metrics import EngineCollector
 from shepherd_worker.errors import EngineDeadError, UnusableInputError
 from shepherd_worker.event_bridge import EventBridge
 from shepherd_worker.handlers import Intake, create_handler
@@ -36,7 +37,7 @@ from shepherd_worker.registration import Registration
 from shepherd_worker.signals import StopSignals
 from shepherd_worker.stream import WorkerStream
 from shepherd_worker.stream_endpoint import StreamEndpoint
-from shepherd_worker.telemetry import EngineCollector, ImageMetrics, RequestMetrics, exposition
+from shepherd_worker.telemetry import ImageMetrics, RequestMetrics, exposition
 
 log = logging.getLogger(__name__)
 

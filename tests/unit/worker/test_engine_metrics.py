@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry
 
 from shepherd_worker.engine.protocol import EngineStats
-from shepherd_worker.telemetry import EngineCollector
+from shepherd_worker.engine_metrics import EngineCollector
 
 
 def scraped(stats: EngineStats) -> CollectorRegistry:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry
 
 from shepherd_worker.engine.protocol import EngineStats, KvStoreStats
-from shepherd_worker.telemetry import EngineCollector, exposition
+from shepherd_worker.engine_metrics import EngineCollector
+from shepherd_worker.telemetry import exposition
 
 
 def scraped(stats: EngineStats) -> list[str]:
