@@ -27,6 +27,8 @@ _MAX_BUFFERS = 1000
 """What one `sendmsg` may gather; the system's limit is 1024."""
 MAX_REASON = 200
 """Characters of a refusal that are passed on."""
+_WAKE_BYTES = 1 << 18
+"""Waking up for every packet costs more than moving it."""
 _FD_BYTES = array.array("i").itemsize
 MIN_BYTES_PER_S = 4 << 20
 """Over a whole transfer; a slower one is given up, computing is faster."""
@@ -47,6 +49,7 @@ class Connection:
         self._timeout_s = timeout_s
         self._loop = asyncio.get_running_loop()
         self._fds: list[int] = []
+        self._wakes_at = 1
 
     async def send(
         self,
@@ -94,8 +97,9 @@ class Connection:
                 raise TransferError(
                     f"expected a frame of {len(target)} bytes, got {header.num_bytes}"
                 )
-            await self._receive_exactly(target)
-        header.check(target)
+            checksum = header.checksum_of_body()
+            await self._receive_exactly(target, checksum.update)
+        checksum.check()
 
     async def closed(self) -> None:
         """Return when the other side has gone."""
@@ -104,6 +108,7 @@ class Connection:
                 if not self._socket.recv(1):
                     return
             except BlockingIOError:
+                self._wake_at(1)
                 await self._ready(self._loop.add_reader, self._loop.remove_reader)
             except OSError:
                 return
@@ -142,20 +147,33 @@ class Connection:
         if header.num_bytes > MAX_CONTROL_BYTES:
             raise TransferError(f"a frame of {header.num_bytes} bytes is too long")
         body = bytearray(header.num_bytes)
-        await self._receive_exactly(memoryview(body))
-        header.check(memoryview(body))
+        checksum = header.checksum_of_body()
+        await self._receive_exactly(memoryview(body), checksum.update)
+        checksum.check()
         return bytes(body)
 
-    async def _receive_exactly(self, target: memoryview) -> None:
+    async def _receive_exactly(
+        self, target: memoryview, seen: Callable[[memoryview], None] | None = None
+    ) -> None:
+        """Fill `target`; `seen` is told of every part while it is still in the processor's cache."""
         while len(target):
             try:
                 received = self._receive_some(target)
             except BlockingIOError:
+                self._wake_at(min(len(target), _WAKE_BYTES))
                 await self._ready(self._loop.add_reader, self._loop.remove_reader)
                 continue
             if received == 0:
                 raise EOFError("the other side has hung up")
+            if seen is not None:
+                seen(target[:received])
             target = target[received:]
+
+    def _wake_at(self, num_bytes: int) -> None:
+        """Sleep until so many bytes are there, or the other side has gone."""
+        if num_bytes != self._wakes_at:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, num_bytes)
+            self._wakes_at = num_bytes
 
     def _receive_some(self, target: memoryview) -> int:
         if not self._carries_fds:

@@ -21,7 +21,7 @@ import xxhash
 
 from shepherd_worker.engine.embedded.transfer.errors import TransferError
 
-FRAME_BYTES = 1 << 20
+FRAME_BYTES = 4 << 20
 """Records travel in frames of at most this size, unless one alone is larger."""
 MAX_CONTROL_BYTES = 1 << 20
 """Every other body is at most this long."""
@@ -93,14 +93,30 @@ class Header:
             raise TransferError(f"expected a kind of frame that is known, got {kind}")
         return cls(Kind(kind), num_bytes, fingerprint, checksum)
 
-    def check(self, body: bytes | memoryview) -> None:
-        """Compare the body with the checksum.
+    def checksum_of_body(self) -> Checksum:
+        """What is to be told of every part of the body."""
+        fields = _FIELDS.pack(MAGIC, self.kind, self.num_bytes, self.fingerprint)
+        return Checksum(xxhash.xxh3_64(fields), self.checksum)
+
+
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """Of a frame whose body arrives in parts."""
+
+    digest: xxhash.xxh3_64
+    expected: int
+
+    def update(self, part: bytes | memoryview) -> None:
+        """Take in the next part."""
+        self.digest.update(part)
+
+    def check(self) -> None:
+        """Compare what arrived with what was sent.
 
         Raises:
-            TransferError: it is not what was sent.
+            TransferError: it is something else.
         """
-        fields = _FIELDS.pack(MAGIC, self.kind, self.num_bytes, self.fingerprint)
-        if _checksum(fields, [body]) != self.checksum:
+        if self.digest.intdigest() != self.expected:
             raise TransferError("the checksum of a frame is wrong")
 
 

@@ -45,8 +45,6 @@ from shepherd_worker.engine.embedded.transfer.leases import Source
 from shepherd_worker.engine.embedded.transfer.server import TransferServer
 
 SHM_SCHEME = "shm"
-_TURN_BYTES = 4 << 20
-"""Copied at once, in about half a millisecond; then other transfers have their turn."""
 _WHOLE: Sequence[int] = (0,)
 _PEER_CREDENTIALS = struct.Struct("iII")
 
@@ -262,11 +260,11 @@ async def _copy(memory: memoryview, offsets: Sequence[int], into: memoryview) ->
         raise TransferError(f"a record at {max(offsets)} is not within {len(memory)} bytes")
     since_others_ran = 0
     for start, offset in zip(range(0, len(into), max(1, size)), offsets, strict=True):
-        for at in range(0, size, _TURN_BYTES):
-            stop = min(at + _TURN_BYTES, size)
+        for at in range(0, size, FRAME_BYTES):
+            stop = min(at + FRAME_BYTES, size)
             into[start + at : start + stop] = memory[offset + at : offset + stop]
             since_others_ran += stop - at
-            if since_others_ran >= _TURN_BYTES:
+            if since_others_ran >= FRAME_BYTES:
                 since_others_ran = 0
                 await asyncio.sleep(0)
 

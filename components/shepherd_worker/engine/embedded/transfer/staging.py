@@ -50,7 +50,7 @@ class Staging:
 
     def _lend(self, size: int) -> memoryview:
         idle = self._idle.get(size)
-        memory = idle.pop() if idle else mmap.mmap(-1, size)
+        memory = idle.pop() if idle else _allocate(size)
         self._bytes_lent += size
         lent = (ctypes.c_ubyte * size).from_buffer(memory)
         weakref.finalize(lent, self._give_back, memory, asyncio.get_running_loop())
@@ -69,3 +69,9 @@ class Staging:
             kept = sum(size * len(idle) for size, idle in self._idle.items())
             if kept + len(memory) <= self._limit_bytes // _KEPT_SHARE:
                 self._idle.setdefault(len(memory), []).append(memory)
+
+
+def _allocate(size: int) -> mmap.mmap:
+    memory = mmap.mmap(-1, size)
+    memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory

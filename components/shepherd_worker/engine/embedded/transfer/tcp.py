@@ -1,7 +1,7 @@
 """Records over TCP: the server sends them from where they lie, the client receives them in place.
 
 REQUEST  transfer id, first, count  --->
-                                    <---  RECORDS  up to 1 MiB, until all are sent
+                                    <---  RECORDS  up to 4 MiB, until all are sent
 """
 
 from __future__ import annotations
