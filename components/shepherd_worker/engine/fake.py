@@ -79,7 +79,7 @@ class FakeRunner:
         self._host_blocks: list[array[int]] = []
         self._config = config
         self._info = self._read_directory()
-        self._tower = FakeVisionTower(int(config.multimodal_embedding_cache_capacity_gb * 2**30))
+        self._tower = FakeVisionTower(config.embedding_cache_bytes)
 
     def load(self) -> RunnerInfo:
         """See `Runner.load`."""

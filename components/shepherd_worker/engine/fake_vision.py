@@ -72,7 +72,7 @@ class FakeImageEncoder(FakeVisionTower):
     """An `ImageEncoder` for the models that `FakeEngine` takes images for."""
 
     def __init__(self, config: EngineConfig) -> None:
-        super().__init__(int(config.multimodal_embedding_cache_capacity_gb * 2**30))
+        super().__init__(config.embedding_cache_bytes)
         self._config = config
         self._processor: FakeImageProcessor
 

@@ -101,6 +101,11 @@ class EngineConfig:
     transfer_lease_s: float = 60.0
     """How long the blocks of a handoff wait to be fetched."""
 
+    @property
+    def embedding_cache_bytes(self) -> int:
+        """`multimodal_embedding_cache_capacity_gb` in bytes."""
+        return int(self.multimodal_embedding_cache_capacity_gb * 2**30)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineInfo:

@@ -232,3 +232,25 @@ async def test_prefill_and_decode_in_two_engines(kind: VisionKind) -> None:
 def found(answer: Answer) -> int:
     assert answer.usage is not None
     return answer.usage.cached_tokens
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [
+        {"speculative": "ngram", "speculative_window": 2},
+        {"num_kv_blocks": 24, "host_cache_size": 200_000, "max_num_tokens": 40},
+    ],
+    ids=["guesses", "host tier"],
+)
+async def test_other_features_of_the_cache_change_no_answer(
+    kind: VisionKind, feature: dict[str, Any]
+) -> None:
+    engine = make_engine("torch", limits(kind, **feature))
+    async with started(engine):
+        calls = [call_of(processor_of(engine), prompt) for prompt in PROMPTS]
+        first = await ask_all(engine, calls)
+        again = [await ask(engine, call) for call in calls]
+        stats = engine.stats()
+
+    assert tokens(first) == tokens(again) == expected(kind)
+    assert stats.drafts_total > 0 or stats.blocks_onboarded_total > 0

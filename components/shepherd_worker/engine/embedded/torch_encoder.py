@@ -33,7 +33,9 @@ class TorchImageEncoder:
                 f"a model of type {kind!r} has no images to encode: --role encode is for "
                 "vision-language models of LLaVA or Qwen2-VL type"
             )
-        self._tower = load_vision(model.module, directory, weights, config)
+        self._tower = load_vision(
+            model.module, model.precision, directory, weights, config.embedding_cache_bytes
+        )
         model.module.model.language_model = None
         model.module.lm_head = None
         return EncoderInfo(

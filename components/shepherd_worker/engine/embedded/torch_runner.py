@@ -46,7 +46,9 @@ class TorchRunner:
         weights = find_weights(directory)
         self._model = model = load_model(directory, dtype=config.dtype, device=device)
         if reads_images(model.module.config):
-            self._vision = load_vision(model.module, directory, weights, config)
+            self._vision = load_vision(
+                model.module, model.precision, directory, weights, config.embedding_cache_bytes
+            )
         block_bytes = model.geometry.block_bytes(config.block_size, model.precision.dtype)
         max_seq_len = min(config.max_seq_len or model.max_seq_len, model.max_seq_len)
         num_blocks = choose_num_blocks(

@@ -19,9 +19,9 @@ from torch import Tensor
 from transformers import AutoImageProcessor
 
 from shepherd_worker.engine.embedded.image_rows import ImageRows
+from shepherd_worker.engine.embedded.precision import Precision
 from shepherd_worker.engine.embedded.weights import WeightFile, fingerprint
 from shepherd_worker.engine.embedding_cache import EmbeddingCache
-from shepherd_worker.engine.protocol import EngineConfig
 from shepherd_worker.engine.vision import ImageCounts
 from shepherd_worker.errors import EngineFailedError, InvalidRequestError
 from shepherd_worker.image import Array, DecodedImage, PreparedImage, VisionLimits, pixel_digest
@@ -84,6 +84,7 @@ class TorchVisionTower:
         processor: TorchImageProcessor,
         *,
         hidden_size: int,
+        dtype: torch.dtype,
         fingerprint: bytes,
         cache_bytes: int,
     ) -> None:
@@ -93,6 +94,7 @@ class TorchVisionTower:
         self._cache: EmbeddingCache[Tensor] = EmbeddingCache(cache_bytes)
         self._num_encoded = 0
         self._module = module
+        self._dtype = dtype
         self._device = next(module.parameters()).device
 
     def encode(self, image: PreparedImage) -> Array:
@@ -139,7 +141,7 @@ class TorchVisionTower:
     def _compute(self, pixels: Mapping[str, Array]) -> Tensor:
         self._num_encoded += 1
         given = {name: to_tensor(values).to(self._device) for name, values in pixels.items()}
-        given["pixel_values"] = given["pixel_values"].to(self._module.dtype)
+        given["pixel_values"] = given["pixel_values"].to(self._dtype)
         features = self._module.get_image_features(**given, return_dict=True).pooler_output
         (embeddings,) = features
         found: Tensor = embeddings
@@ -147,7 +149,11 @@ class TorchVisionTower:
 
 
 def load_vision(
-    module: Any, directory: Path, weights: tuple[WeightFile, ...], limits: EngineConfig
+    module: Any,
+    precision: Precision,
+    directory: Path,
+    weights: tuple[WeightFile, ...],
+    cache_bytes: int,
 ) -> TorchVisionTower:
     """The vision half of a loaded model that `reads_images`; encodes one picture to see that it does.
 
@@ -167,8 +173,9 @@ def load_vision(
             module,
             processor,
             hidden_size=hidden_size,
-            fingerprint=fingerprint(directory, weights, f"embeddings {module.dtype}"),
-            cache_bytes=int(limits.multimodal_embedding_cache_capacity_gb * 2**30),
+            dtype=precision.dtype,
+            fingerprint=fingerprint(directory, weights, f"embeddings {precision.weights}"),
+            cache_bytes=cache_bytes,
         )
         _try_out(tower, processor)
     except (OSError, ImportError, ValueError, RuntimeError, KeyError) as error:
