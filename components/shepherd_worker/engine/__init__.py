@@ -14,6 +14,7 @@ def create_engine(name: Literal["torch", "trtllm", "fake"], config: EngineConfig
 
     Raises:
         UnreachableError: a package that the engine needs is not there.
+        UnusableInputError: the KV store's location cannot be used.
     """
     match name:
         case "torch":

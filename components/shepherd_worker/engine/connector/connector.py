@@ -58,8 +58,8 @@ class KvConnector:
     ) -> None:
         """Loads hold up to `buffer_bytes` of memory until they are released, and so do saves.
 
-        A sequence waits `load_timeout_s` at most for each answer of the store; more
-        than `max_waiting` sequences never wait for memory, the others do without.
+        A sequence waits `load_timeout_s` at most for each answer of the store.  No more
+        than `max_waiting` sequences wait for memory; the others do without.
         """
         self._store = store
         self._buffer_bytes = buffer_bytes
@@ -126,11 +126,12 @@ class KvConnector:
         """See `core.BlockSaver.save`."""
         assert self._saves is not None
         plan = plan_save(events, loaded=loaded, max_blocks=self._saves.room())
-        if plan.num_dropped:
-            self._saves.drop(plan.num_dropped)
-        if plan.hashes:
-            records = read(plan.hashes)
+        records = read(plan.hashes) if plan.hashes else []
+        if records:
             self._saves.put(plan.hashes[: len(records)], records)
+        unread = len(plan.hashes) - len(records)
+        if plan.num_dropped or unread:
+            self._saves.drop(plan.num_dropped + unread)
 
     def stats(self) -> KvStoreStats:
         """Cheap; from any thread."""
