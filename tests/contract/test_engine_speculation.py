@@ -6,7 +6,17 @@ from typing import Any
 
 import pytest
 
-from engine_calls import Answer, EngineName, ask, ask_all, config, make_engine, replay, request
+from engine_calls import (
+    Answer,
+    EngineName,
+    ask,
+    ask_all,
+    config,
+    make_engine,
+    replay,
+    request,
+    started,
+)
 from shepherd_worker.engine.protocol import EngineStats
 from shepherd_worker.request import GenerateRequest, Sampling
 
@@ -99,3 +109,19 @@ async def test_a_prefill_guesses_nothing() -> None:
     await engine.close()
 
     assert stats.drafts_total == 0
+
+
+@ENGINES
+async def test_a_decode_worker_that_guesses_answers_as_an_aggregated_one(name: EngineName) -> None:
+    prefill, plain = make_engine(name, config()), make_engine(name, config())
+    decode = make_engine(name, config(speculative="ngram", speculative_window=1))
+    async with started(prefill), started(plain), started(decode):
+        call = request([*REPEATED, 3, *REPEATED[:5]], 30)
+        handed = await prefill.prefill(call)
+        guessed = await ask(decode, call, handed.handoff)
+        expected = await ask(plain, call)
+        stats = decode.stats()
+
+    assert guessed.token_ids == expected.token_ids
+    assert stats.drafted_tokens_total > 0
+    assert stats.prompt_tokens_transferred_total > 0
