@@ -46,6 +46,8 @@ async def test_greedy_text_equals_the_aggregated_roles_and_the_prompts_kv_was_fe
         assert left.result()["choices"][0]["text"] == right.result()["choices"][0]["text"]
         assert left.result()["choices"][0]["finish_reason"] == "length"
     assert await metric(stack, decode.result(), "shepherd_worker_kv_transfer_bytes_total") > 0
+    ways = 'shepherd_worker_kv_transfers_total{transport="shm"}'
+    assert await metric(stack, decode.result(), ways) > 0
     remote = 'shepherd_worker_prompt_tokens_total{source="remote"}'
     assert await metric(stack, decode.result(), remote) > 0
     assert await metric(stack, decode.result(), "shepherd_worker_kv_transfer_failures_total") == 0
