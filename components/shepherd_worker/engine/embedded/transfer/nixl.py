@@ -122,6 +122,8 @@ class NixlServer:
         self._registered = agent.register_memory(
             [(self._address, len(self._memory), 0, "")], "DRAM"
         )
+        self._metadata = agent.get_agent_metadata()
+        """Taken once: later ones would name the buffers of passing transfers too."""
 
     async def serve_claim(
         self, server: TransferServer, connection: Connection, header: Header, body: bytes
@@ -131,7 +133,7 @@ class NixlServer:
             offsets = source.offsets(request.first, request.count)
             if offsets is None:
                 raise TransferError("these records do not lie in registered memory")
-            extents = _pack(self._agent.get_agent_metadata(), [self._address + o for o in offsets])
+            extents = _pack(self._metadata, [self._address + o for o in offsets])
             await connection.send(Kind.REMOTE_EXTENTS, source.fingerprint, [extents])
             records = [self._memory[at : at + source.record_bytes] for at in offsets]
             digest = await _digest(records)
