@@ -3,7 +3,7 @@
 The model hands each layer's queries, keys and values of one packed batch to
 `attend`; `PackedBatch` knows whose rows they are.  A batch is `[decodes | chunks]`:
 
-    decodes   one token each; attend together, padded to the longest
+    decodes   one token each; attend in groups, padded to the longest of the group
     chunks    several tokens of one sequence; attend one sequence at a time
 
 Registers no mask function, so the model builds no mask of its own.
@@ -107,8 +107,9 @@ class ChunkRows:
 
 @dataclass(frozen=True, slots=True)
 class DecodeRows:
-    """The rows [0, n) of a packed batch, one sequence each."""
+    """The rows [start, start + n) of a packed batch, one sequence each."""
 
+    start: int
     pages: Tensor
     """[n * pages of the longest], each sequence's own pages, padded with pages of its own."""
     num_seen: Tensor
@@ -127,23 +128,24 @@ class PackedBatch:
         self,
         cache: PagedKvCache,
         rows: Tensor,
-        decodes: DecodeRows | None,
+        decodes: ReadOnlyList[DecodeRows],
         chunks: ReadOnlyList[ChunkRows],
     ) -> None:
         """`rows` [T] is where the tokens' own keys and values go."""
         self._cache = cache
         self._rows = rows
-        self._decodes = decodes
+        self.decodes = decodes
+        """In the order of their rows."""
         self._chunks = chunks
-        self._decode_masks: dict[int | None, Tensor | None] = {}
-        self._chunk_masks: dict[tuple[int, int | None], Tensor | None] = {}
+        self._decode_masks: dict[tuple[int, int | None], Tensor] = {}
+        self._chunk_masks: dict[tuple[int, int | None], Tensor] = {}
 
     def attend(self, call: LayerCall) -> Tensor:
         """See `Attends.attend`."""
         self._cache.write(call.layer, self._rows, call.key, call.value)
         output = torch.empty(call.query.shape, dtype=call.query.dtype, device=call.query.device)
-        if self._decodes is not None:
-            output[: len(self._decodes)] = self._attend_decodes(call, self._decodes)
+        for group in self.decodes:
+            output[group.start : group.start + len(group)] = self._attend_decodes(call, group)
         for index, chunk in enumerate(self._chunks):
             output[chunk.start : chunk.stop] = self._attend_chunk(call, index, chunk)
         return output
@@ -152,7 +154,8 @@ class PackedBatch:
         """The query heads of one KV head become query rows: keys are read once per group."""
         count, (num_heads, head_dim) = len(decodes), call.query.shape[1:]
         num_kv_heads = call.key.shape[1]
-        query = call.query[:count].reshape(count, num_kv_heads, num_heads // num_kv_heads, head_dim)
+        query = call.query[decodes.start : decodes.start + count]
+        query = query.reshape(count, num_kv_heads, num_heads // num_kv_heads, head_dim)
         keys, values = (
             states.view(count, -1, num_kv_heads, head_dim).transpose(1, 2)
             for states in self._cache.gather(call.layer, decodes.pages)
@@ -188,13 +191,13 @@ class PackedBatch:
             window = None
         if window is None and decodes.shortest == width:
             return None
-        if window not in self._decode_masks:
+        if (decodes.start, window) not in self._decode_masks:
             positions = torch.arange(width, device=self._rows.device)
             seen = positions < decodes.num_seen[:, None]
             if window is not None:
                 seen &= positions >= decodes.num_seen[:, None] - window
-            self._decode_masks[window] = seen[:, None, None]
-        return self._decode_masks[window]
+            self._decode_masks[decodes.start, window] = seen[:, None, None]
+        return self._decode_masks[decodes.start, window]
 
     def _chunk_mask(self, index: int, chunk: ChunkRows, window: int | None) -> Tensor | None:
         """Which positions each token sees, [n, num_seen]; None where plain causality says it."""

@@ -5,6 +5,7 @@ Built on the host and moved to the device once; nothing here is done per layer.
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections.abc import Sequence as ReadOnlyList
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from torch import Tensor
 from shepherd_worker.engine.embedded.attention import ChunkRows, DecodeRows, PackedBatch
 from shepherd_worker.engine.embedded.kv_cache import PagedKvCache
 from shepherd_worker.engine.embedded.layout import Segment
+
+_GROUP_BYTES = 8 << 20
+"""About what a processor's cache holds: keys and values are read from it once they are gathered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +37,11 @@ class PackedStep:
 
 
 def pack(segments: ReadOnlyList[Segment], cache: PagedKvCache) -> PackedStep:
-    """Lay out a step; segments of one token become decodes, which come first."""
-    order = sorted(range(len(segments)), key=lambda i: len(segments[i].token_ids) > 1)
+    """Lay out a step; segments of one token become decodes, which come first, the shortest first."""
+    order = sorted(
+        range(len(segments)),
+        key=lambda i: segments[i].num_seen if len(segments[i].token_ids) == 1 else sys.maxsize,
+    )
     decodes = [segments[i] for i in order if len(segments[i].token_ids) == 1]
     chunks = [segments[i] for i in order[len(decodes) :]]
     token_ids = array("I")
@@ -56,7 +63,7 @@ def pack(segments: ReadOnlyList[Segment], cache: PagedKvCache) -> PackedStep:
         attention=PackedBatch(
             cache,
             rows.to(device),
-            _decode_rows(decodes, cache) if decodes else None,
+            _decode_groups(decodes, cache),
             [_chunk_rows(segments[i], stops[i], cache) for i in order[len(decodes) :]],
         ),
         logit_rows=torch.tensor(logit_rows, dtype=torch.long, device=device),
@@ -77,7 +84,22 @@ def _chunk_places(item: Segment, cache: PagedKvCache) -> tuple[Tensor, Tensor]:
     return torch.tensor(item.block_ids)[positions // cache.block_size], positions
 
 
-def _decode_rows(decodes: ReadOnlyList[Segment], cache: PagedKvCache) -> DecodeRows:
+def _decode_groups(decodes: ReadOnlyList[Segment], cache: PagedKvCache) -> list[DecodeRows]:
+    """Decodes of about one length together, as many as gather no more than `_GROUP_BYTES` a layer."""
+    block_bytes = cache.storage[0, 0].nbytes
+    groups: list[DecodeRows] = []
+    start = 0
+    for stop in range(1, len(decodes) + 1):
+        if stop < len(decodes):
+            num_blocks = -(-decodes[stop].num_seen // cache.block_size)
+            if (stop + 1 - start) * num_blocks * block_bytes <= _GROUP_BYTES:
+                continue
+        groups.append(_decode_rows(decodes[start:stop], start, cache))
+        start = stop
+    return groups
+
+
+def _decode_rows(decodes: ReadOnlyList[Segment], start: int, cache: PagedKvCache) -> DecodeRows:
     num_seen = [item.num_seen for item in decodes]
     width = -(-max(num_seen) // cache.block_size)
     blocks: list[int] = []
@@ -86,6 +108,7 @@ def _decode_rows(decodes: ReadOnlyList[Segment], cache: PagedKvCache) -> DecodeR
         blocks += table
         blocks += [table[0]] * (width - len(table))
     return DecodeRows(
+        start=start,
         pages=torch.tensor(blocks).to(cache.device) * cache.pages_per_block,
         num_seen=torch.tensor(num_seen, device=cache.device),
         longest=max(num_seen),
