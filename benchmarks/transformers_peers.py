@@ -19,6 +19,9 @@ from benchmarks.workload import Timing
 PAGE_SIZE_FIELD = "page_size" if hasattr(ContinuousBatchingConfig, "page_size") else "block_size"
 """Its name until transformers 5.17 was the other one."""
 
+_PATIENCE_S = 600
+"""Its results come only when a request has ended."""
+
 
 class Hears(StoppingCriteria):  # type: ignore[misc] # transformers is not typed
     """Asked after each step of a batch; notes the time and stops nothing."""
@@ -88,7 +91,7 @@ class ContinuousBatching:
         )
         done = []
         while waiting:
-            result = self._manager.get_result(timeout=60)
+            result = self._manager.get_result(timeout=_PATIENCE_S)
             if result is None or result.error:
                 raise RuntimeError(f"continuous batching failed: {result and result.error}")
             waiting.discard(result.request_id)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
+from contextlib import closing
 
 import torch
 
@@ -54,19 +55,19 @@ async def _measure(directory: str, rounds: int) -> Taken:
     taken: Taken = defaultdict(list)
     model, batching_model = peers.load(directory), peers.load(directory)
     batching = peers.ContinuousBatching(batching_model, num_tokens=3200 * 16, max_batch_size=32)
-    async with started(directory, num_kv_blocks=3200) as engine:
-        warmup = random_prompts(2, PROMPT, seed=5)
-        await asyncio.to_thread(batching.ask, warmup, 4)
-        await ask(engine, warmup, 4)
-        for round_ in range(rounds):
-            for n in CONCURRENT:
-                prompts = random_prompts(n, PROMPT, seed=1000 * round_ + n)
-                taken[GENERATE, n].append(
-                    await asyncio.to_thread(peers.generate, model, prompts, NEW)
-                )
-                taken[BATCHING, n].append(await asyncio.to_thread(batching.ask, prompts, NEW))
-                taken[OURS, n].append(await ask(engine, prompts, NEW))
-    batching.close()
+    with closing(batching):
+        async with started(directory, num_kv_blocks=3200) as engine:
+            warmup = random_prompts(2, PROMPT, seed=5)
+            await asyncio.to_thread(batching.ask, warmup, 4)
+            await ask(engine, warmup, 4)
+            for round_ in range(rounds):
+                for n in CONCURRENT:
+                    prompts = random_prompts(n, PROMPT, seed=1000 * round_ + n)
+                    taken[GENERATE, n].append(
+                        await asyncio.to_thread(peers.generate, model, prompts, NEW)
+                    )
+                    taken[BATCHING, n].append(await asyncio.to_thread(batching.ask, prompts, NEW))
+                    taken[OURS, n].append(await ask(engine, prompts, NEW))
     return taken
 
 
