@@ -55,7 +55,7 @@ def test_no_more_is_guessed_than_is_wanted(limit: int) -> None:
 
 
 @given(text=TEXTS, window=st.integers(1, 5), cuts=st.sets(st.integers(1, 59)))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_a_guess_depends_on_the_text_and_not_on_when_it_was_asked_for(
     text: list[int], window: int, cuts: set[int]
 ) -> None:
@@ -70,7 +70,7 @@ def test_a_guess_depends_on_the_text_and_not_on_when_it_was_asked_for(
 
 
 @given(text=TEXTS, window=st.integers(1, 5))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_a_guess_is_what_a_search_through_the_whole_text_finds(
     text: list[int], window: int
 ) -> None:

@@ -96,7 +96,7 @@ def run(made: Loaded, sequences: list[Sequence]) -> tuple[list[CacheEvent], int]
     num_blocks=st.integers(22, 48),
     tokens=st.integers(3, 24),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_every_answer_is_the_one_without_guesses_however_small_the_cache(
     prompts: list[list[int]],
     count: int,
@@ -128,7 +128,7 @@ def test_every_answer_is_the_one_without_guesses_however_small_the_cache(
 
 
 @given(prompt=PROMPTS, count=st.integers(1, 40), max_draft=st.integers(1, 7))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_the_events_of_one_sequence_are_the_very_ones_without_guesses(
     prompt: list[int], count: int, max_draft: int
 ) -> None:
@@ -227,7 +227,7 @@ def one_by_one(rows: torch.Tensor, one: Sequence, count: int) -> list[int]:
     draft=st.lists(st.integers(0, 5), min_size=1, max_size=4),
     options=st.sampled_from(SETTINGS),
 )
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_a_seed_means_the_same_with_and_without_guesses(
     noise: int, seed: int, draft: list[int], options: dict[str, Any]
 ) -> None:
