@@ -27,7 +27,7 @@ from shepherd_worker.engine_metrics import EngineCollector
 from shepherd_worker.errors import EngineDeadError, UnusableInputError
 from shepherd_worker.event_bridge import EventBridge
 from shepherd_worker.handlers import Intake, create_handler
-from shepherd_worker.handlers.images import ImageSource
+from shepherd_worker.handlers.images import ImagePlaces, ImageSource
 from shepherd_worker.handlers.remote_images import RemoteImages
 from shepherd_worker.health import Health, Phase, as_json
 from shepherd_worker.inflight import InFlight
@@ -104,6 +104,7 @@ class Worker:
                 inflight=self._inflight,
                 metrics=RequestMetrics(self._registry),
                 images=images,
+                places=ImagePlaces(config.media_max_requests),
             ),
         )
 

@@ -45,8 +45,11 @@ class EncodeHandler:
 
     async def _answer(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         try:
-            images = await self._images.load(image_urls(request.get("multi_modal_data")))
-            answer = EncodeAnswer(images=[await self._encoder.encode(image) for image in images])
+            urls = image_urls(request.get("multi_modal_data"))
+            with self._intake.places.taken(by_images=bool(urls)):
+                images = await self._images.load(urls)
+                encoded = [await self._encoder.encode(image) for image in images]
+            answer = EncodeAnswer(images=encoded)
         except InvalidRequestError as error:
             answer = EncodeAnswer(refused=Refusal(error.field, str(error.value), error.expected))
         chunk = {"token_ids": [], "index": 0, "finish_reason": FinishReason.STOP.value}

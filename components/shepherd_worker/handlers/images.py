@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
-from shepherd_worker.errors import InvalidRequestError
+from shepherd_worker.errors import InvalidRequestError, OverloadedError
 from shepherd_worker.image import PreparedImage, place_images
 from shepherd_worker.request import GenerateRequest
 
@@ -26,6 +27,32 @@ class ImageSource(Protocol):
             InvalidRequestError: one of them is refused or broken, or there are too many.
         """
         ...
+
+
+class ImagePlaces:
+    """How many requests hold images: pixels weigh a thousand times what tokens do.
+
+    Event loop only.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._num_taken = 0
+
+    @contextmanager
+    def taken(self, *, by_images: bool) -> Iterator[None]:
+        """Hold a place within the block, if there are images at all.
+
+        Raises:
+            OverloadedError: every place is taken.
+        """
+        if by_images and self._num_taken >= self._limit:
+            raise OverloadedError(self._num_taken, self._limit)
+        self._num_taken += by_images
+        try:
+            yield
+        finally:
+            self._num_taken -= by_images
 
 
 async def with_images(

@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from shepherd_worker.attribution import Attributor
 from shepherd_worker.engine.protocol import Engine
-from shepherd_worker.handlers.images import ImageSource, with_images
+from shepherd_worker.handlers.images import ImagePlaces, ImageSource, with_images
 from shepherd_worker.image_wire import image_urls
 from shepherd_worker.inflight import CallContext, InFlight
+from shepherd_worker.media.options import DEFAULT_MAX_REQUESTS
 from shepherd_worker.request import GenerateRequest
 from shepherd_worker.telemetry import RequestMetrics
 from shepherd_worker.wire import (
@@ -47,6 +48,8 @@ class Intake:
     metrics: RequestMetrics
     images: ImageSource | None = None
     """None where the model reads text only."""
+    places: ImagePlaces = field(default_factory=lambda: ImagePlaces(DEFAULT_MAX_REQUESTS))
+    """For requests with images."""
 
     async def serve(
         self, request: dict[str, Any], context: CallContext, answer: Answer
@@ -76,16 +79,20 @@ class Intake:
     async def _answer(
         self, request: dict[str, Any], context: CallContext, answer: Answer
     ) -> AsyncGenerator[dict[str, Any], None]:
-        admitted = await self._admit(request, context)
-        async with aclosing(answer(admitted)) as chunks:
-            async for chunk in chunks:
-                yield chunk
-
-    async def _admit(self, request: dict[str, Any], context: CallContext) -> Admitted:
-        """Read a request dictionary and find out whose it is and what it is worth."""
         wire = parse_request(request)
+        urls = image_urls(wire.multi_modal_data)
+        with self.places.taken(by_images=bool(urls)):
+            admitted = await self._admit(wire, urls, request, context)
+            async with aclosing(answer(admitted)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
+
+    async def _admit(
+        self, wire: WireRequest, urls: list[str], request: dict[str, Any], context: CallContext
+    ) -> Admitted:
+        """Make a call of a request, and find out whose it is and what it is worth."""
         call = to_generate_request(wire, context.id())
-        call = await with_images(call, image_urls(wire.multi_modal_data), self.images)
+        call = await with_images(call, urls, self.images)
         canary = is_canary(request)
         if not canary:
             found = await self.attributor.attribute(wire, call.token_ids, context.id())

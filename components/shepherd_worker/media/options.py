@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from shepherd_config import OptionError, option
 from shepherd_worker.media.policy import SCHEMES, MediaPolicy
 
+DEFAULT_MAX_REQUESTS = 64
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaOptions:
@@ -40,6 +42,12 @@ class MediaOptions:
         "Pixels of one image once it is decoded.", default=1 << 25, minimum=1, group="media"
     )
     media_max_images: int = option("Images in one request.", default=16, minimum=1, group="media")
+    media_max_requests: int = option(
+        "Requests with images that may be in progress; one more is refused.",
+        default=DEFAULT_MAX_REQUESTS,
+        minimum=1,
+        group="media",
+    )
     media_timeout_s: float = option(
         "Seconds in which an image must be fetched, redirects and all.",
         default=10.0,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import dataclasses
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -12,17 +13,18 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from chat_models import model
-from engine_calls import config
+from engine_calls import config, until
 from media_server import data_url
 from shepherd_config import OptionError
 from shepherd_worker.attribution import Attributor
 from shepherd_worker.config import Role, WorkerConfig, load_config
 from shepherd_worker.engine import create_encoder, create_engine
 from shepherd_worker.engine.protocol import Engine
-from shepherd_worker.errors import EncodeWorkerError, InvalidRequestError
+from shepherd_worker.errors import EncodeWorkerError, InvalidRequestError, OverloadedError
 from shepherd_worker.handlers import Handler, Intake, create_handler
-from shepherd_worker.handlers.images import ImageSource
+from shepherd_worker.handlers.images import ImagePlaces, ImageSource
 from shepherd_worker.handlers.remote_images import RemoteImages
+from shepherd_worker.image import PreparedImage
 from shepherd_worker.image_wire import image_urls
 from shepherd_worker.inflight import InFlight
 from shepherd_worker.media.fetch import MediaFetcher
@@ -204,6 +206,41 @@ async def test_a_refusal_is_the_client_s_and_is_not_tried_again_here() -> None:
             await answer(it, "https://10.0.0.1/a.png")
 
         assert (it.workers.num_asked, it.count("encode_fallbacks")) == (1, 0)
+
+
+class SlowImages:
+    """An image source that waits to be let go."""
+
+    image_token_id = IMAGE_TOKEN
+
+    def __init__(self, source: ImageSource) -> None:
+        self.source = source
+        self.num_begun = 0
+        self.let_go = asyncio.Event()
+
+    async def load(self, urls: Sequence[str]) -> list[PreparedImage]:
+        self.num_begun += 1
+        await self.let_go.wait()
+        return await self.source.load(urls)
+
+
+async def test_requests_with_images_are_only_so_many_at_once() -> None:
+    limits = config(model=str(tiny_vision_model("qwen2_vl")))
+    engine = create_engine("fake", limits)
+    async with AsyncExitStack() as cleanup:
+        slow = SlowImages(await loader(cleanup, engine))
+        held = dataclasses.replace(intake(engine, slow), places=ImagePlaces(1))
+        handler = create_handler(Role.AGGREGATED, held)
+        it = House(handler, Workers(handler), CollectorRegistry())
+        first = asyncio.create_task(answer(it, CAT))
+        await until(lambda: slow.num_begun == 1)
+
+        with pytest.raises(OverloadedError, match="limit is 1"):
+            await answer(it, DOG)
+        assert await answer(it) != []
+        slow.let_go.set()
+
+        assert await first == await answer(it, CAT)
 
 
 async def test_a_text_model_refuses_images_before_it_fetches_them() -> None:
