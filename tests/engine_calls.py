@@ -92,6 +92,8 @@ class SteppedRunner:
         self.write_blocks = runner.write_blocks
         self.image_processor = runner.image_processor
         self.image_counts = runner.image_counts
+        self.watch = runner.watch
+        self.close = runner.close
 
     def load(self) -> RunnerInfo:
         return self._runner.load()

@@ -253,6 +253,14 @@ class WorkerConfig(MediaOptions):
         minimum=0,
         group="engine",
     )
+    tensor_parallel_size: int = option(
+        "Devices of this machine that share one model.",
+        default=1,
+        minimum=1,
+        maximum=64,
+        aliases=("--tp-size",),
+        group="engine",
+    )
     torch_compile: bool = option(
         "Fuse the layers' small operations on CUDA; the start takes longer.",
         default=False,
@@ -354,6 +362,7 @@ class WorkerConfig(MediaOptions):
             speculative_max_draft=self.speculative_max_draft,
             multimodal_embedding_cache_capacity_gb=self.multimodal_embedding_cache_capacity_gb,
             cuda_graph_max_batch_size=self.cuda_graph_max_batch_size,
+            tensor_parallel_size=self.tensor_parallel_size,
             torch_compile=self.torch_compile,
             kv_connector=self.kv_connector,
             kv_connector_size=self.kv_connector_size,

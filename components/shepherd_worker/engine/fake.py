@@ -14,6 +14,7 @@ import json
 import math
 import time
 from array import array
+from collections.abc import Callable
 from collections.abc import Sequence as ReadOnlyList
 from dataclasses import replace
 from hashlib import blake2b
@@ -86,6 +87,12 @@ class FakeRunner:
         num_host_blocks = count_host_blocks(self._config, self._info.block_bytes)
         self._host_blocks = self._empty_blocks(num_host_blocks)
         return replace(self._info, num_host_blocks=num_host_blocks)
+
+    def watch(self, died: Callable[[BaseException], None]) -> None:
+        """See `Runner.watch`; nothing can be lost."""
+
+    def close(self) -> None:
+        """See `Runner.close`; there is nothing to let go of."""
 
     def image_processor(self) -> ImageProcessor | None:
         """See `Runner.image_processor`."""

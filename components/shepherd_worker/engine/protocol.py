@@ -70,6 +70,8 @@ class EngineConfig:
     """Gibibytes of image embeddings that are kept to be used again; the newest image always is."""
     cuda_graph_max_batch_size: int | None = None
     """Decodes that are replayed as one CUDA graph at most; None takes `max_batch_size`, 0 has none."""
+    tensor_parallel_size: int = 1
+    """Devices that hold a share of the model each; the others are processes of this one's."""
     torch_compile: bool = False
     """Fuse the layers' small operations on CUDA; costs time at the start."""
     kv_connector: str = ""

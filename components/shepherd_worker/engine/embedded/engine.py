@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from random import Random
@@ -116,6 +116,8 @@ class EmbeddedEngine:
             deliver=self._on_output,
             died=self._on_death,
         )
+        loop = asyncio.get_running_loop()
+        self._runner.watch(lambda error: _post(loop, self._on_death, error))
         self._thread.start()
         loaded = await self._started
         async with self._closing:
@@ -211,6 +213,7 @@ class EmbeddedEngine:
             if self._thread is not None:
                 self._thread.stop()
                 await self._thread.join()
+            await asyncio.to_thread(self._runner.close)
             if self._connector is not None:
                 await self._connector.close()
             self._events.put_nowait(None)
@@ -352,6 +355,14 @@ class EmbeddedEngine:
         self._dead = self._dead or dead
         for stream in self._streams.values():
             stream.put_nowait(self._dead)
+
+
+def _post(
+    loop: asyncio.AbstractEventLoop, callback: Callable[[BaseException], None], error: BaseException
+) -> None:
+    """Call back on the event loop, from any thread, unless it has ended."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(callback, error)
 
 
 async def _available(stream: asyncio.Queue[TokenChunk | WorkerError]) -> list[TokenChunk]:

@@ -23,6 +23,7 @@ from shepherd_worker.engine.embedded.precision import (
     choose_precision,
     prepare_linears,
 )
+from shepherd_worker.engine.embedded.tensor_parallel import Share
 from shepherd_worker.engine.embedded.vision import reads_images
 from shepherd_worker.errors import EngineFailedError, UnusableInputError
 
@@ -78,7 +79,9 @@ def choose_device(option: str) -> torch.device:
     return device
 
 
-def load_model(directory: Path, *, dtype: str, device: torch.device) -> CausalModel:
+def load_model(
+    directory: Path, *, dtype: str, device: torch.device, share: Share | None = None
+) -> CausalModel:
     """Load a model whose files are known to be whole.
 
     Raises:
@@ -89,7 +92,10 @@ def load_model(directory: Path, *, dtype: str, device: torch.device) -> CausalMo
         config = AutoConfig.from_pretrained(directory, local_files_only=True)
         _check_rope(config)
         precision = choose_precision(dtype, getattr(config, "dtype", None), device)
-        module = _load_weights(directory, precision.dtype, _model_class(config)).to(device).eval()
+        module = _load_weights(directory, precision.dtype, _model_class(config))
+        if share is not None:
+            share.cut(module)
+        module = module.to(device).eval()
         prepare_linears(module, precision, device)
         module.set_attn_implementation(_attention(config))
         geometry, group_size = _learn_geometry(module, device)

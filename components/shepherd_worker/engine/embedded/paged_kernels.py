@@ -5,7 +5,8 @@ a tile's tokens and of all heads that share the KV head stand in one matrix, so
 that keys and values are read once for all of them.  Blocks are found through the
 block table; nothing is gathered.  Decodes are split along their context, because
 one program per sequence would leave most of the device idle, and
-`combine_kernel` puts the splits together.
+`combine_kernel` puts the splits together.  The numbers of a step lie wherever they
+come to lie: nothing is compiled anew for that.
 
 Source: the online softmax of FlashAttention (arXiv:2205.14135) and the split of
 Flash-Decoding (https://crfm.stanford.edu/2023/10/12/flashdecoding.html).
@@ -19,7 +20,7 @@ import triton.language as tl
 _LOG2_E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["rows"])
 def store_kernel(
     key,
     value,
@@ -51,7 +52,7 @@ def store_kernel(
         tl.store(storage + (row + value_row) * row_size + at, values, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["tiles", "tables"])
 def attend_kernel(
     query,
     storage,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,8 +22,15 @@ from shepherd_worker.engine.embedded.paged_attention import (
     PagedInputs,
     choose_tile_tokens,
 )
-from shepherd_worker.engine.embedded.paged_layout import PagedLayout, PageGeometry, lay_out_step
+from shepherd_worker.engine.embedded.paged_layout import (
+    PagedLayout,
+    PageGeometry,
+    lay_out_step,
+)
 from shepherd_worker.engine.embedded.vision import TorchVisionTower
+
+WARM_UP_TOKENS = 67
+"""No size of a model, for which the compiler would think that the two always go together."""
 
 
 class PagedPass:
@@ -38,6 +46,19 @@ class PagedPass:
         self._geometry = PageGeometry(
             cache.block_size, cache.rows_per_block, choose_tile_tokens(model.group_size)
         )
+
+    @torch.inference_mode()
+    def warm_up(self, *, fuse: bool) -> None:
+        """Compile what steps need, so that none waits for it; writes to the first block.
+
+        `fuse` lets `torch.compile` fuse the layers; what is compiled first serves any
+        number of tokens.
+        """
+        if fuse:
+            compile_layers(self._model.module)
+        num_blocks = -(-WARM_UP_TOKENS // self._cache.block_size)
+        tokens = array("I", bytes(4 * WARM_UP_TOKENS))
+        self.logits([Segment(tokens, 0, [0] * num_blocks, 1)], ())
 
     def record_decodes(self, max_batch_size: int, blocks_per_sequence: int) -> None:
         """Record graphs for steps of up to `max_batch_size` decodes."""
@@ -83,4 +104,4 @@ def compile_layers(module: Any) -> None:
     AttentionInterface.register(ATTENTION_NAME, apart)
     for layer in module.modules():
         if isinstance(layer, GradientCheckpointingLayer):
-            layer.compile(dynamic=True)
+            layer.compile(dynamic=True, options={"coordinate_descent_tuning": True})

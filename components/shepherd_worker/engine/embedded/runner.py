@@ -6,7 +6,7 @@ any thread may call for blocks that are held and therefore not written.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -78,6 +78,17 @@ class Runner(Protocol):
         Raises:
             StartError: the model is missing, broken, or does not fit.
         """
+        ...
+
+    def watch(self, died: Callable[[BaseException], None]) -> None:
+        """Have `died` called, from any thread, when something the runner needs is lost for good.
+
+        To be called before `load`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of everything outside this process's memory; after the engine's thread ended."""
         ...
 
     def image_processor(self) -> ImageProcessor | None:
