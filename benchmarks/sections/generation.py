@@ -16,12 +16,14 @@ import asyncio
 import time
 from collections import defaultdict
 from contextlib import closing
+from typing import Any
 
 import torch
 
 from benchmarks import transformers_peers as peers
 from benchmarks.figure import Figure, compare
 from benchmarks.workload import Timing, ask, random_model, random_prompts, started
+from shepherd_worker.engine.protocol import Engine
 
 PROMPT, NEW = 256, 64
 CONCURRENT = (1, 8, 32)
@@ -61,14 +63,18 @@ async def _measure(directory: str, rounds: int) -> Taken:
             await asyncio.to_thread(batching.ask, warmup, 4)
             await ask(engine, warmup, 4)
             for round_ in range(rounds):
-                for n in CONCURRENT:
-                    prompts = random_prompts(n, PROMPT, seed=1000 * round_ + n)
-                    taken[GENERATE, n].append(
-                        await asyncio.to_thread(peers.generate, model, prompts, NEW)
-                    )
-                    taken[BATCHING, n].append(await asyncio.to_thread(batching.ask, prompts, NEW))
-                    taken[OURS, n].append(await ask(engine, prompts, NEW))
+                await _take(taken, round_, engine, model, batching)
     return taken
+
+
+async def _take(
+    taken: Taken, round_: int, engine: Engine, model: Any, batching: peers.ContinuousBatching
+) -> None:
+    for n in CONCURRENT:
+        prompts = random_prompts(n, PROMPT, seed=1000 * round_ + n)
+        taken[GENERATE, n].append(await asyncio.to_thread(peers.generate, model, prompts, NEW))
+        taken[BATCHING, n].append(await asyncio.to_thread(batching.ask, prompts, NEW))
+        taken[OURS, n].append(await ask(engine, prompts, NEW))
 
 
 def _rows(taken: Taken, concurrent: int) -> list[Figure]:
