@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from cache_replica import CacheReplica
 from shepherd_events.events import Attribution
+from shepherd_worker.engine import create_engine
 from shepherd_worker.engine.embedded.engine import EmbeddedEngine
 from shepherd_worker.engine.embedded.runner import Runner, RunnerInfo, Samples
 from shepherd_worker.engine.embedded.scheduler import StepPlan
@@ -27,8 +28,12 @@ from shepherd_worker.request import (
     Usage,
 )
 from tiny_models import Kind, tiny_model
+from trtllm_fake import compute_next_with, use_fake_trtllm
 
-EngineName = Literal["fake", "torch"]
+EngineName = Literal["fake", "torch", "trtllm"]
+EMBEDDED: tuple[EngineName, ...] = ("fake", "torch")
+EVERY: tuple[EngineName, ...] = (*EMBEDDED, "trtllm")
+"""The last is TensorRT-LLM's adapter over the fake of TensorRT-LLM."""
 GREEDY = Sampling(temperature=0.0)
 
 
@@ -72,12 +77,30 @@ def make_runner(name: EngineName, limits: EngineConfig) -> Runner:
     return TorchRunner(limits)
 
 
+def chosen(param: EngineName) -> EngineName:
+    """The engine that a test is parametrised with, once it can be made."""
+    if param == "trtllm":
+        use_fake_trtllm()
+    return param
+
+
 def make_engine(
     name: EngineName, limits: EngineConfig | None = None, **edge: Any
 ) -> EmbeddedEngine:
-    """The engine that `create_engine(name)` makes, with what only tests vary."""
+    """The embedded engine that `create_engine(name)` makes, with what only tests vary."""
     chosen = limits or config()
     return EmbeddedEngine(chosen, make_runner(name, chosen), name=name, **edge)
+
+
+def stepped(name: EngineName, limits: EngineConfig | None = None) -> tuple[Engine, SteppedRunner]:
+    """An engine whose forward passes wait until the test lets them go."""
+    sizes = limits or config()
+    if name == "trtllm":
+        runner = SteppedRunner(FakeRunner(sizes))
+        compute_next_with(runner)
+        return create_engine(name, sizes), runner
+    runner = SteppedRunner(make_runner(name, sizes))
+    return EmbeddedEngine(sizes, runner, name=name), runner
 
 
 class SteppedRunner:

@@ -14,10 +14,12 @@ from typing import Literal
 
 from shepherd_config import OptionError, Resolved, load, option
 from shepherd_config.addresses import is_loopback, is_wildcard
+from shepherd_worker.dynamo_options import DynamoOptions
 from shepherd_worker.engine.embedded.eviction import load_policy
 from shepherd_worker.engine.embedded.transfer.handshake import read_secret
 from shepherd_worker.engine.embedded.transfer.nixl import NIXL_IS_MISSING, is_nixl_installed
 from shepherd_worker.engine.protocol import EngineConfig
+from shepherd_worker.engine.trtllm.options import TrtllmOptions
 from shepherd_worker.errors import UnreachableError, UnusableInputError
 from shepherd_worker.media.options import MediaOptions
 
@@ -28,6 +30,8 @@ DEFAULT_COMPONENTS = {
     "encode": "encode",
 }
 """Prefill and encode have components of their own: Dynamo would mix the roles within one."""
+_SIZES = {"torch": (16, 32, 512), "fake": (16, 32, 512), "trtllm": (32, 256, 8192)}
+"""Tokens per block, sequences at once and tokens per pass, where the options say nothing."""
 
 
 class Role(StrEnum):
@@ -41,7 +45,7 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerConfig(MediaOptions):
+class WorkerConfig(DynamoOptions, MediaOptions, TrtllmOptions):
     """Everything that can be said to a worker; see `--help`."""
 
     model: str = option(
@@ -64,71 +68,6 @@ class WorkerConfig(MediaOptions):
         aliases=("--disagg-mode", "--disaggregation-mode"),
         synonyms={"agg": "aggregated", "pd": "aggregated", "prefill_and_decode": "aggregated"},
         group="model",
-    )
-
-    namespace: str = option(
-        "Dynamo namespace.", default="dynamo", env=("DYN_NAMESPACE",), group="dynamo"
-    )
-    component: str = option(
-        "Dynamo component; empty takes backend, prefill or encode, by role.",
-        default="",
-        aliases=("--component-name",),
-        group="dynamo",
-    )
-    endpoint: str = option(
-        "Name of the endpoint that generates, or a whole NAMESPACE.COMPONENT.ENDPOINT.",
-        default="generate",
-        env=("DYN_ENDPOINT",),
-        group="dynamo",
-    )
-    discovery_backend: Literal["etcd", "file", "mem", "kubernetes"] = option(
-        "Where workers find each other.",
-        default="file",
-        aliases=("--store-kv",),
-        env=("DYN_DISCOVERY_BACKEND",),
-        group="dynamo",
-    )
-    request_plane: Literal["tcp", "nats"] = option(
-        "How requests travel.", default="tcp", env=("DYN_REQUEST_PLANE",), group="dynamo"
-    )
-    event_plane: Literal["zmq", "nats"] = option(
-        "How Dynamo's router hears of our blocks.",
-        default="zmq",
-        env=("DYN_EVENT_PLANE",),
-        group="dynamo",
-    )
-    host: str = option(
-        "Address that the request plane and the status server listen on; they know no credentials.",
-        default="127.0.0.1",
-        env=("DYN_TCP_RPC_HOST",),
-        group="dynamo",
-    )
-    system_port: int | None = option(
-        "Port of the status server (/health, /live, /metrics, /engine/shepherd/...); none has no server, 0 any port; Dynamo takes no higher one.",
-        default=None,
-        env=("DYN_SYSTEM_PORT",),
-        minimum=0,
-        maximum=32767,
-        group="dynamo",
-    )
-    health_probe: bool = option(
-        "Let Dynamo ask an idle worker for a token now and then; its status server says what came of it.",
-        default=False,
-        env=("DYN_HEALTH_CHECK_ENABLED",),
-        group="dynamo",
-    )
-    drain_grace_s: float = option(
-        "Seconds after SIGTERM in which requests are still taken from frontends that have not noticed.",
-        default=1.0,
-        minimum=0,
-        env=("DYN_GRACEFUL_SHUTDOWN_GRACE_PERIOD_SECS",),
-        group="dynamo",
-    )
-    drain_timeout_s: float = option(
-        "Seconds that running requests get after SIGTERM before they are handed to another worker.",
-        default=30.0,
-        minimum=0,
-        group="dynamo",
     )
 
     kv_events: Literal["zmq", "nats", "none"] = option(
@@ -157,9 +96,9 @@ class WorkerConfig(MediaOptions):
         "Name of the stream; empty takes Dynamo's instance id.", default="", group="events"
     )
 
-    block_size: int = option(
-        "Tokens per KV block.",
-        default=16,
+    block_size: int | None = option(
+        "Tokens per KV block; none takes 16, with TensorRT-LLM 32.",
+        default=None,
         minimum=1,
         maximum=1024,
         aliases=("--kv-block-size",),
@@ -196,11 +135,17 @@ class WorkerConfig(MediaOptions):
         aliases=("--free-gpu-memory-fraction",),
         group="engine",
     )
-    max_batch_size: int = option(
-        "Sequences that run at once.", default=32, minimum=1, group="engine"
+    max_batch_size: int | None = option(
+        "Sequences that run at once; none takes 32, with TensorRT-LLM 256.",
+        default=None,
+        minimum=1,
+        group="engine",
     )
-    max_num_tokens: int = option(
-        "Tokens that one forward pass computes at most.", default=512, minimum=1, group="engine"
+    max_num_tokens: int | None = option(
+        "Tokens that one forward pass computes at most; none takes 512, with TensorRT-LLM 8192.",
+        default=None,
+        minimum=1,
+        group="engine",
     )
     max_seq_len: int | None = option(
         "Tokens of prompt and output together; none takes the model's.",
@@ -343,16 +288,17 @@ class WorkerConfig(MediaOptions):
 
     def engine_config(self) -> EngineConfig:
         """The part that the engine is built from."""
+        block_size, max_batch_size, max_num_tokens = _SIZES[self.engine]
         return EngineConfig(
             model=self.model,
             tokenizer=self.tokenizer,
-            block_size=self.block_size,
+            block_size=self.block_size or block_size,
             num_kv_blocks=self.num_kv_blocks,
             host_cache_size=self.host_cache_size,
             eviction_policy=self.eviction_policy,
             kv_cache_free_gpu_mem_fraction=self.kv_cache_free_gpu_mem_fraction,
-            max_batch_size=self.max_batch_size,
-            max_num_tokens=self.max_num_tokens,
+            max_batch_size=self.max_batch_size or max_batch_size,
+            max_num_tokens=self.max_num_tokens or max_num_tokens,
             max_seq_len=self.max_seq_len,
             max_waiting=self.max_waiting,
             device=self.device,
@@ -375,6 +321,8 @@ class WorkerConfig(MediaOptions):
             transfer_host=self.transfer_host,
             transfer_secret_file=self.transfer_secret_file,
             transfer_lease_s=self.transfer_lease_s,
+            disaggregated=self.role is not Role.AGGREGATED,
+            trtllm=self.trtllm_options(),
         )
 
 
@@ -404,6 +352,7 @@ def load_config(
     config.check_media()
     _check_paths(config)
     _check_transfer(config)
+    config.check_trtllm(config.engine)
     return resolved
 
 

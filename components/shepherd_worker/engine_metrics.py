@@ -5,7 +5,7 @@ One row of a table is one metric: its name, its help, and the field it is read f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from operator import attrgetter
 from typing import Any
 
@@ -88,9 +88,12 @@ class EngineCollector(Collector):
         self,
         stats: Callable[[], EngineStats],
         stream: Callable[[], PublisherCounters | None],
+        own: Callable[[], Iterable[Metric]] = tuple,
     ) -> None:
+        """`own` is what the engine has beside its statistics."""
         self._stats = stats
         self._stream = stream
+        self._own = own
 
     def collect(self) -> Iterator[Metric]:
         """Called by prometheus_client, from any thread."""
@@ -105,6 +108,7 @@ class EngineCollector(Collector):
         stream = self._stream()
         if stream is not None:
             yield from _totals("shepherd_stream", _STREAM_TOTALS, stream)
+        yield from self._own()
 
 
 def _totals(prefix: str, rows: Rows, source: Any) -> Iterator[Metric]:

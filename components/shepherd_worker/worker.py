@@ -92,7 +92,9 @@ class Worker:
         self._health = Health(config.role, config.model_name, info, registration.instance_id)
         self._inflight = InFlight()
         self._registry = registry
-        self._registry.register(EngineCollector(engine.stats, self._stream.counters))
+        self._registry.register(
+            EngineCollector(engine.stats, self._stream.counters, engine.metrics)
+        )
         self._handler = create_handler(
             config.role,
             Intake(

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from cache_replica import CacheReplica
-from engine_calls import EngineName, ask, ask_all, config, replay, request
+from engine_calls import EVERY, EngineName, ask, ask_all, chosen, config, replay, request
 from shepherd_events.block_hash import salt_id
 from shepherd_events.events import Attribution, BlocksRemoved, BlocksStored
 from shepherd_worker.engine import create_engine
@@ -21,10 +21,9 @@ PROMPT = range(10, 27)
 """17 tokens: four full blocks and one more."""
 
 
-@pytest.fixture(params=["fake", "torch"])
+@pytest.fixture(params=EVERY)
 def name(request: pytest.FixtureRequest) -> EngineName:
-    chosen: EngineName = request.param
-    return chosen
+    return chosen(request.param)
 
 
 async def test_a_repeated_prompt_is_billed_as_cached_and_answered_alike(name: EngineName) -> None:
@@ -79,8 +78,8 @@ async def test_the_events_tell_what_the_cache_holds_and_how_every_sequence_ended
     gone = asyncio.gather(*(give_up_after(call, 2, engine) for call in given_up))
     answers = await ask_all(engine, calls)
     await gone
-    stats = engine.stats()
     replica = await replay(engine, info)
+    stats = engine.stats()
 
     assert stats.blocks_evicted_total > 0
     assert len(replica.removed) == stats.blocks_evicted_total
@@ -128,7 +127,8 @@ async def test_events_wait_for_their_reader_and_end_with_the_engine(name: Engine
     await ask(engine, request(PROMPT, 1))
     live = aiter(engine.cache_events())
     replica = CacheReplica(info.root_hash, info.block_size)
-    replica.apply(await anext(live))
+    while not replica.finished:
+        replica.apply(await anext(live))
 
     assert len(replica.resident) == 4
     await engine.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from engine_calls import EngineName, ask, config, request, started
+from engine_calls import EVERY, ask, chosen, config, request, started
 from shepherd_worker.engine import create_engine
 from shepherd_worker.engine.protocol import Engine
 from shepherd_worker.errors import InvalidRequestError
@@ -57,10 +57,9 @@ CASES = [
 ]
 
 
-@pytest.fixture(params=["fake", "torch"])
+@pytest.fixture(params=EVERY)
 async def engine(request: pytest.FixtureRequest) -> AsyncIterator[Engine]:
-    name: EngineName = request.param
-    made = create_engine(name, config())
+    made = create_engine(chosen(request.param), config())
     async with started(made):
         yield made
 

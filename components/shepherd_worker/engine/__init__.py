@@ -24,12 +24,22 @@ def create_engine(name: Literal["torch", "trtllm", "fake"], config: EngineConfig
 
             return FakeEngine(config)
         case "trtllm":
-            raise UnreachableError(
-                "this version has no TensorRT-LLM adapter yet: use --engine torch, which serves "
-                "Hugging Face models on CPU and CUDA"
-            )
+            return _create_trtllm(config)
         case _:
             assert_never(name)
+
+
+def _create_trtllm(config: EngineConfig) -> Engine:
+    # tensorrt_llm takes long to import, and is on few machines
+    from shepherd_worker.engine.trtllm.engine import TrtllmEngine  # noqa: PLC0415
+    from shepherd_worker.engine.trtllm.library import load_library  # noqa: PLC0415
+    from shepherd_worker.engine.trtllm.model import holds_engines  # noqa: PLC0415
+
+    library = load_library(
+        autodeploy=config.trtllm.trtllm_backend == "autodeploy",
+        built_engine=holds_engines(config.model),
+    )
+    return TrtllmEngine(config, library)
 
 
 def _create_torch(config: EngineConfig) -> Engine:

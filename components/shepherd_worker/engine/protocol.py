@@ -18,9 +18,11 @@ after the last of its blocks is stored and before the first of them is removed.
 from __future__ import annotations
 
 from array import array
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
+
+from prometheus_client.core import Metric
 
 from shepherd_events.events import (
     Attribution,
@@ -32,6 +34,7 @@ from shepherd_events.events import (
     CacheContext,
     Tier,
 )
+from shepherd_worker.engine.trtllm.options import TrtllmOptions
 from shepherd_worker.engine.vision import ImageCounts, ImageProcessor
 from shepherd_worker.image import Array
 from shepherd_worker.request import FinishReason, GenerateRequest, TokenChunk
@@ -102,6 +105,10 @@ class EngineConfig:
     """A file whose content both sides must know; without one `transfer_host` must be loopback."""
     transfer_lease_s: float = 60.0
     """How long the blocks of a handoff wait to be fetched."""
+    disaggregated: bool = False
+    """Whether other workers compute the prompts, or generate the answers."""
+    trtllm: TrtllmOptions = field(default_factory=TrtllmOptions)
+    """What only TensorRT-LLM understands."""
 
     @property
     def embedding_cache_bytes(self) -> int:
@@ -264,6 +271,8 @@ class Handoff:
     engine: str
     ticket: Ticket | None
     """One record per full block of the prompt; None where it has none."""
+    own: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values that only an engine of this name reads; empty for one that has tickets."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -337,6 +346,10 @@ class Engine(Protocol):
 
     def stats(self) -> EngineStats:
         """Cheap; from any thread."""
+        ...
+
+    def metrics(self) -> Iterable[Metric]:
+        """Prometheus metrics beside those of `stats`; from any thread."""
         ...
 
     def is_healthy(self) -> bool:

@@ -1,0 +1,381 @@
+"""The `Engine` protocol over TensorRT-LLM's `LLM`.
+
+Knows the life of the engine and the limits of its calls; what they consist of
+is in the other files of this package.  Everything here runs on the event loop;
+what may block runs in daemon threads, so that nothing keeps the process from
+ending.
+
+Only `RequestError` concerns a single request.  Every other error from
+TensorRT-LLM means that the engine is gone, and every request with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from prometheus_client.core import Metric
+
+from shepherd_worker.engine.embedded.stop_strings import load_tokenizer
+from shepherd_worker.engine.protocol import (
+    CacheEvent,
+    EncodedImage,
+    EngineConfig,
+    EngineInfo,
+    EngineStats,
+    Handoff,
+    PrefillResult,
+)
+from shepherd_worker.engine.trtllm.blocking import in_daemon
+from shepherd_worker.engine.trtllm.call import Call
+from shepherd_worker.engine.trtllm.construction import engine_arguments
+from shepherd_worker.engine.trtllm.handoff import (
+    HandoffError,
+    RequestIds,
+    context_only,
+    from_wire,
+    to_wire,
+)
+from shepherd_worker.engine.trtllm.ledger import Ledger
+from shepherd_worker.engine.trtllm.library import Library
+from shepherd_worker.engine.trtllm.metrics import own_metrics
+from shepherd_worker.engine.trtllm.model import ModelFiles, engine_info, read_model
+from shepherd_worker.engine.trtllm.poller import Poller
+from shepherd_worker.engine.trtllm.stats import NativeMetrics, Totals, engine_stats
+from shepherd_worker.engine.trtllm.submission import Submissions
+from shepherd_worker.engine.vision import ImageProcessor
+from shepherd_worker.errors import (
+    EngineDeadError,
+    EngineFailedError,
+    OverloadedError,
+    StartError,
+)
+from shepherd_worker.image import Array
+from shepherd_worker.request import FinishReason, GenerateRequest, TokenChunk
+
+log = logging.getLogger(__name__)
+
+NAME = "trtllm"
+POLLER_TIMEOUT_S = 5.0
+"""How long the last events may take to be read."""
+SHUTDOWN_TIMEOUT_S = 20.0
+"""How long TensorRT-LLM may take to shut down before the process goes without it."""
+EXIT_GRACE_S = 10.0
+"""How long the process may take to end after that, before it is ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What exists once TensorRT-LLM has loaded the model."""
+
+    llm: Any
+    info: EngineInfo
+    submissions: Submissions
+    poller: Poller
+    ledger: Ledger
+    metrics: NativeMetrics
+
+
+class TrtllmEngine:
+    """An `Engine` around TensorRT-LLM; see `protocol.py` for what it promises.
+
+    How long the blocks of a handoff really wait is not told by TensorRT-LLM: a
+    lease is counted until its time is over.
+    """
+
+    def __init__(
+        self,
+        config: EngineConfig,
+        library: Library,
+        *,
+        clock_ns: Callable[[], int] = time.time_ns,
+        exit_process: Callable[[int], None] = os._exit,
+    ) -> None:
+        """`exit_process` ends a process that TensorRT-LLM keeps from ending.
+
+        Raises:
+            UnusableInputError: an option's file or object cannot be read.
+        """
+        self._config = config
+        self._library = library
+        self._clock_ns = clock_ns
+        self._exit_process = exit_process
+        self._arguments = engine_arguments(config, library)
+        self._ids = RequestIds(library)
+        self._totals = Totals()
+        self._events: asyncio.Queue[tuple[CacheEvent, ...] | EngineDeadError | None]
+        self._events = asyncio.Queue()
+        self._calls: set[Call] = set()
+        self._leases: set[asyncio.TimerHandle] = set()
+        self._changed = asyncio.Event()
+        self._closing = asyncio.Lock()
+        self._draining = False
+        self._closed = False
+        self._dead: EngineDeadError | None = None
+        self._loading: asyncio.Future[Any] | None = None
+        self._given_up: asyncio.Event = asyncio.Event()
+        self._started: Started | None = None
+
+    async def start(self) -> EngineInfo:
+        """See `Engine.start`."""
+        model = await asyncio.to_thread(read_model, self._config)
+        if self._dead is not None:
+            raise self._dead
+        self._loading = in_daemon(partial(self._library.LLM, **self._arguments), "trtllm-load")
+        giving_up = asyncio.ensure_future(self._given_up.wait())
+        await asyncio.wait((self._loading, giving_up), return_when=asyncio.FIRST_COMPLETED)
+        giving_up.cancel()
+        if self._dead is not None:
+            raise self._dead
+        try:
+            llm = self._loading.result()
+        except StartError:
+            raise
+        except Exception as error:
+            log.exception("TensorRT-LLM did not start")
+            raise EngineFailedError(f"TensorRT-LLM did not start: {error}") from error
+        self._started = self._assemble(llm, model)
+        self._started.poller.start()
+        return self._started.info
+
+    def image_processor(self) -> ImageProcessor | None:
+        """See `Engine.image_processor`: images are not handed to TensorRT-LLM."""
+        return None
+
+    async def generate(
+        self, request: GenerateRequest, handoff: Handoff | None = None
+    ) -> AsyncGenerator[TokenChunk, None]:
+        """See `Engine.generate`."""
+        started = self._admit(request)
+        received = None if handoff is None else self._received(started.info, handoff)
+        submit = started.submissions.submit(request, streaming=True)
+        with self._call(started, request, submit, received) as call:
+            usage = None
+            while usage is None:
+                chunk = await call.next()
+                usage = chunk.usage
+                yield chunk
+
+    async def prefill(self, request: GenerateRequest) -> PrefillResult:
+        """See `Engine.prefill`.
+
+        The chunk has a `finish_reason` only where the answer is complete with it.
+        """
+        started = self._admit(request)
+        asked = context_only(self._library, self._ids.next())
+        submit = started.submissions.submit(request, streaming=False)
+        with self._call(started, request, lambda _: submit(asked), None) as call:
+            chunk = await call.next()
+            own = to_wire(call.result, started.info.model_fingerprint)
+        self._lease()
+        return PrefillResult(
+            replace(chunk, usage=call.answer.usage()), Handoff(engine=NAME, ticket=None, own=own)
+        )
+
+    async def fetch_embeddings(self, encoded: EncodedImage) -> Array | None:
+        """See `Engine.fetch_embeddings`: this engine reads text."""
+        del encoded
+        return None
+
+    async def cache_events(self) -> AsyncIterator[tuple[CacheEvent, ...]]:
+        """See `Engine.cache_events`."""
+        while isinstance(batch := await self._events.get(), tuple):
+            yield batch
+        self._events.put_nowait(batch)
+        if batch is not None:
+            raise batch
+
+    def stats(self) -> EngineStats:
+        """See `Engine.stats`; what runs is counted here, what it occupies by TensorRT-LLM."""
+        started = self._started
+        if started is None:
+            return EngineStats()
+        return engine_stats(
+            self._totals,
+            load=started.poller.stats.load(),
+            ledger=started.ledger,
+            info=started.info,
+            num_calls=0 if self._dead else len(self._calls),
+            num_leases=len(self._leases),
+        )
+
+    def metrics(self) -> list[Metric]:
+        """See `Engine.metrics`."""
+        started = self._started
+        return [] if started is None else own_metrics(started.ledger.counts, started.poller)
+
+    def is_healthy(self) -> bool:
+        """See `Engine.is_healthy`."""
+        return self._dead is None
+
+    async def drain(self) -> None:
+        """See `Engine.drain`."""
+        self._draining = True
+        while self._calls or self._leases:
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def close(self) -> None:
+        """See `Engine.close`; returns in bounded time, whatever TensorRT-LLM does."""
+        async with self._closing:
+            if self._closed:
+                return
+            self._die(EngineDeadError("the engine is closed"))
+            self._given_up.set()
+            await asyncio.gather(*(call.ended() for call in tuple(self._calls)))
+            if self._started is not None:
+                await self._started.poller.stop(POLLER_TIMEOUT_S)
+            await asyncio.sleep(0)  # the poller's last events are on their way
+            await self._shut_down()
+            self._events.put_nowait(None)
+            self._closed = True
+            self._changed.set()
+
+    def progressed(self, call: Call, num_tokens: int, num_cached: int) -> None:
+        """See `Observer`."""
+        if num_tokens and len(call.answer.token_ids) == num_tokens:
+            self._totals.prompt_tokens += call.track.num_prompt
+            if call.received is not None:
+                missing = call.track.num_prompt - call.answer.cached_tokens
+                self._totals.transferred_tokens += missing
+        self._totals.generated_tokens += num_tokens
+        self._totals.cached_tokens += num_cached
+
+    def transfer_failed(self, call: Call) -> None:
+        """See `Observer`."""
+        del call
+        self._totals.transfer_failures += 1
+
+    def ended(self, call: Call) -> None:
+        """See `Observer`."""
+        self._calls.discard(call)
+        self._totals.failed += call.answer.finish_reason is FinishReason.ERROR
+        if self._started is not None and call.result is not None and self._dead is None:
+            self._started.metrics.request(call.result.metrics_dict)
+        self._changed.set()
+
+    def broke(self, error: BaseException) -> None:
+        """See `Observer`; also called by the poller."""
+        if self._dead is not None:
+            return
+        log.critical("TensorRT-LLM failed", exc_info=error)
+        dead = EngineDeadError(f"TensorRT-LLM failed: {error!r}")
+        self._die(dead)
+        self._events.put_nowait(dead)
+        self._changed.set()
+
+    def _assemble(self, llm: Any, model: ModelFiles) -> Started:
+        info = engine_info(NAME, llm, self._library.version, model, self._config)
+        tokenizer = None if model.tokenizer_file is None else load_tokenizer(model.tokenizer_file)
+        ledger = Ledger(info.block_size, info.model_fingerprint)
+        metrics = NativeMetrics(self._library.MetricsCollector, self._config.model)
+        poller = Poller(
+            llm, ledger, deliver=self._events.put_nowait, died=self.broke, metrics=metrics
+        )
+        submissions = Submissions(llm, self._library, self._config, info, tokenizer)
+        return Started(llm, info, submissions, poller, ledger, metrics)
+
+    def _admit(self, request: GenerateRequest) -> Started:
+        """What serves a request, unless it must be refused."""
+        started, config = self._started, self._config
+        if self._dead is not None:
+            raise self._dead
+        if started is None:
+            raise EngineDeadError("the engine is not started")
+        num_waiting = max(0, len(self._calls) - started.info.max_batch_size)
+        if self._draining:
+            raise OverloadedError(num_waiting, 0)
+        started.submissions.check(request)
+        if num_waiting >= config.max_waiting:
+            self._totals.refused += 1
+            raise OverloadedError(num_waiting, config.max_waiting)
+        return started
+
+    @contextmanager
+    def _call(
+        self,
+        started: Started,
+        request: GenerateRequest,
+        submit: Callable[[Any], Any],
+        received: Any,
+    ) -> Iterator[Call]:
+        """A request under way; leaving the block ends it."""
+        call = Call(
+            submit,
+            started.submissions.answer(request),
+            started.submissions.track(request, self._clock_ns()),
+            started.poller,
+            received=received,
+            request_error=self._library.RequestError,
+            observer=self,
+        )
+        self._calls.add(call)
+        try:
+            yield call
+        finally:
+            call.close()
+
+    def _received(self, info: EngineInfo, handoff: Handoff) -> Any:
+        """TensorRT-LLM's parameters in a handoff; None where the prompt is better computed."""
+        try:
+            return from_wire(self._library, handoff.own, info.model_fingerprint)
+        except HandoffError as error:
+            sender = handoff.engine
+            log.warning("a prompt is computed here: a handoff of %s is no use: %s", sender, error)
+            self._totals.transfer_failures += 1
+            return None
+
+    def _lease(self) -> None:
+        """Count a handoff as waiting for as long as TensorRT-LLM may keep its blocks."""
+        loop = asyncio.get_running_loop()
+
+        def expire() -> None:
+            self._leases.discard(handle)
+            self._changed.set()
+
+        handle = loop.call_later(self._config.transfer_lease_s, expire)
+        self._leases.add(handle)
+
+    def _die(self, dead: EngineDeadError) -> None:
+        """Tell every running and every later call."""
+        self._dead = self._dead or dead
+        for call in tuple(self._calls):
+            call.abandon(self._dead)
+        for lease in self._leases:
+            lease.cancel()
+        self._leases.clear()
+
+    async def _shut_down(self) -> None:
+        """Let TensorRT-LLM free everything, for so long; a load that is under way is left alone."""
+        if self._loading is None:
+            return
+        if not self._loading.done():
+            self._loading.add_done_callback(_shut_down_when_loaded)
+            return
+        if self._loading.cancelled() or self._loading.exception() is not None:
+            return
+        ending = in_daemon(self._loading.result().shutdown, "trtllm-shutdown")
+        done, _ = await asyncio.wait((ending,), timeout=SHUTDOWN_TIMEOUT_S)
+        if not done:
+            log.critical("TensorRT-LLM did not shut down in %.0f s", SHUTDOWN_TIMEOUT_S)
+            timer = threading.Timer(
+                EXIT_GRACE_S, self._exit_process, (EngineFailedError.exit_code,)
+            )
+            timer.daemon = True
+            timer.start()
+        elif (error := ending.exception()) is not None:
+            log.error("TensorRT-LLM's shutdown failed", exc_info=error)
+
+
+def _shut_down_when_loaded(loading: asyncio.Future[Any]) -> None:
+    """A model that nobody wants any more was loaded after all."""
+    if not loading.cancelled() and loading.exception() is None:
+        threading.Thread(target=loading.result().shutdown, daemon=True).start()

@@ -1,0 +1,113 @@
+"""Requests as the cache sees them: which blocks each of them will fill, and whose they are.
+
+TensorRT-LLM's events name neither the request that caused them nor, in some
+versions, the salt and never the LoRA adapter that a chain began with.  A track
+knows its request's tokens and therefore the canonical hashes of its blocks, so
+that a block is recognised by its content.  Pure; not safe for threads.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from shepherd_events.block_hash import block_hash, salt_id
+from shepherd_events.events import Attribution, BlockHash, CacheContext
+from shepherd_worker.request import FinishReason
+
+
+@dataclass(slots=True, eq=False)
+class Track:
+    """One request, from before it is submitted until its end was told."""
+
+    context: CacheContext
+    root: BlockHash
+    """Parent of its first block."""
+    token_ids: array[int]
+    """Prompt and output so far."""
+    origin: Attribution | None
+    started_unix_ns: int
+    num_prompt: int = field(init=False)
+    num_cached: int = 0
+    finish_reason: FinishReason | None = None
+    """Set when nothing follows; its end is told when its blocks are."""
+    shares_only: bool = False
+    """Blocks that it would fill went although it has not ended: others had them."""
+    _hashes: list[BlockHash] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.num_prompt = len(self.token_ids)
+
+    def extend_hashes(self, block_size: int) -> list[BlockHash]:
+        """Hash the blocks that have become full; the new hashes, in order."""
+        first = len(self._hashes)
+        for index in range(first, self.num_full_blocks(block_size)):
+            parent = self._hashes[-1] if self._hashes else self.root
+            tokens = self.token_ids[index * block_size : (index + 1) * block_size]
+            self._hashes.append(block_hash(parent, tokens))
+        return self._hashes[first:]
+
+    def num_full_blocks(self, block_size: int) -> int:
+        """Blocks whose every token was computed; the last token sampled never is."""
+        num_computed = len(self.token_ids) - (len(self.token_ids) > self.num_prompt)
+        return num_computed // block_size
+
+    @property
+    def hashes(self) -> list[BlockHash]:
+        """Of the full blocks, as of the last `extend_hashes`."""
+        return self._hashes
+
+
+class TrackIndex:
+    """The tracks that are under way, by the blocks that they will fill."""
+
+    def __init__(self, block_size: int) -> None:
+        self._block_size = block_size
+        self._tracks: dict[Track, None] = {}
+        self._by_hash: dict[int, list[Track]] = {}
+
+    def add(self, track: Track) -> None:
+        """A request is about to be submitted."""
+        self._tracks[track] = None
+        self._learn(track)
+
+    def extend(self, track: Track, token_ids: Iterable[int]) -> None:
+        """A request has more output."""
+        track.token_ids.extend(token_ids)
+        self._learn(track)
+
+    def remove(self, track: Track) -> None:
+        """A request's end was told."""
+        del self._tracks[track]
+        for value in track.hashes:
+            sharers = self._by_hash[value]
+            sharers.remove(track)
+            if not sharers:
+                del self._by_hash[value]
+
+    def sharing(self, value: int) -> tuple[Track, ...]:
+        """The tracks that have a block with this hash, the oldest first."""
+        return tuple(self._by_hash.get(value, ()))
+
+    def origin(self, value: int) -> Attribution | None:
+        """Who caused a block with this hash to be stored, as far as can be told."""
+        sharers = self._by_hash.get(value)
+        return sharers[0].origin if sharers else None
+
+    def roots(self, cache_salt: str | None) -> Iterator[tuple[CacheContext, BlockHash]]:
+        """What a chain may have begun with; a salt of None is one that was not told."""
+        seen: set[BlockHash] = set()
+        wanted = None if cache_salt is None else salt_id(cache_salt)
+        for track in self._tracks:
+            fits = wanted is None or track.context.cache_salt_id == wanted
+            if fits and track.root not in seen:
+                seen.add(track.root)
+                yield track.context, track.root
+
+    def __len__(self) -> int:
+        return len(self._tracks)
+
+    def _learn(self, track: Track) -> None:
+        for value in track.extend_hashes(self._block_size):
+            self._by_hash.setdefault(value, []).append(track)

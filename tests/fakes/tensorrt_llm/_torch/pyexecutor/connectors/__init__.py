@@ -1,0 +1,1 @@
+"""Where the connector's base classes are since 1.3."""

@@ -1,0 +1,22 @@
+"""Multimodal inputs; not here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def default_multimodal_input_loader(
+    *,
+    tokenizer: Any,
+    model_dir: str,
+    model_type: str,
+    modality: str,
+    prompts: list[str],
+    media: Any = None,
+    image_data_format: str = "pt",
+    num_frames: int = 8,
+    mm_embeddings: Any = None,
+    device: str = "cpu",
+    extract_audio: bool = False,
+) -> Any:
+    raise NotImplementedError

@@ -1,0 +1,233 @@
+"""One fake engine: an embedded engine in a thread of its own, as TensorRT-LLM's is in processes.
+
+The caller's side posts work and gets every result through a callback in the
+backend's thread; it is the callback's business to go to another one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from shepherd_worker.engine.embedded.engine import EmbeddedEngine
+from shepherd_worker.engine.embedded.runner import Runner
+from shepherd_worker.engine.embedded.scheduler import StepPlan
+from shepherd_worker.engine.fake import FakeRunner
+from shepherd_worker.engine.protocol import EngineConfig, EngineInfo, EngineStats, Handoff
+from shepherd_worker.request import FinishReason, GenerateRequest, TokenChunk
+from shepherd_worker.wire import parse_handoff, render_handoff
+from trtllm_backend.kv_events import KvEvents
+
+NEXT_RUNNERS: deque[Runner] = deque()
+"""What the next engines compute with; a test's way in."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one response says."""
+
+    chunk: TokenChunk
+    opaque_state: bytes | None = None
+
+
+class RequestFailedError(Exception):
+    """A request failed; the engine goes on."""
+
+
+class Backend:
+    """See the module's docstring."""
+
+    def __init__(self, config: EngineConfig, *, event_buffer: int, stats: bool) -> None:
+        """Returns when the model is loaded, as `LLM` does."""
+        self.config = config
+        self.num_requests = 0
+        self.stats_rows: deque[dict[str, Any]] = deque(maxlen=1000)
+        self._stats_on = stats
+        self._event_buffer = event_buffer
+        self._loop = asyncio.new_event_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._closed = False
+        self.info: EngineInfo = self.wait(self._start())
+
+    def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run `work` in the backend's thread and wait for it."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    async def _start(self) -> EngineInfo:
+        runner = NEXT_RUNNERS.popleft() if NEXT_RUNNERS else FakeRunner(self.config)
+        counted = _CountedRunner(runner, self._record) if self._stats_on else runner
+        self.engine = EmbeddedEngine(self.config, counted, name="fake")
+        info = await self.engine.start()
+        self.events = KvEvents(info, self._event_buffer)
+        self._spawn(self._tell_events())
+        return info
+
+    async def _tell_events(self) -> None:
+        async for batch in self.engine.cache_events():
+            self.events.apply(batch)
+
+    def submit(
+        self,
+        request: GenerateRequest,
+        deliver: Callable[[Step | Exception], None],
+        *,
+        opaque_state: bytes | None = None,
+        prefill_only: bool = False,
+    ) -> Callable[[], None]:
+        """Run a request; what is returned ends it early."""
+        self.num_requests += 1
+        self.events.learn_salt(request.cache_salt)
+        handoff = None if opaque_state is None else parse_handoff(json.loads(opaque_state))
+        steps = self._prefill(request) if prefill_only else self._generate(request, handoff)
+        task: asyncio.Task[None] | None = None
+        aborted = False
+
+        def begin() -> None:
+            nonlocal task
+            if not aborted:
+                task = self._spawn(_run(steps, deliver))
+
+        def abort() -> None:
+            nonlocal aborted
+            aborted = True
+            if task is None:
+                deliver(Step(TokenChunk((), finish_reason=FinishReason.CANCELLED)))
+            else:
+                task.cancel()
+
+        self._loop.call_soon_threadsafe(begin)
+        return lambda: self._post(abort)
+
+    def _post(self, callback: Callable[[], None]) -> None:
+        if not self._closed:
+            self._loop.call_soon_threadsafe(callback)
+
+    async def _generate(
+        self, request: GenerateRequest, handoff: Handoff | None
+    ) -> AsyncIterator[Step]:
+        failures = self.engine.stats().transfer_failures_total
+        async for chunk in self.engine.generate(request, handoff):
+            if self.engine.stats().transfer_failures_total > failures:
+                raise RequestFailedError("the KV cache of the context phase could not be received")
+            yield Step(chunk)
+
+    async def _prefill(self, request: GenerateRequest) -> AsyncIterator[Step]:
+        result = await self.engine.prefill(request)
+        yield Step(result.chunk, json.dumps(render_handoff(result.handoff)).encode())
+
+    def shutdown(self) -> None:
+        """End the engine and its thread; running requests fail."""
+        if self._closed:
+            return
+        self._closed = True
+        self.wait(self.engine.close())
+        self.wait(self._settle())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    async def _settle(self) -> None:
+        while others := [task for task in self._tasks if task is not asyncio.current_task()]:
+            await asyncio.wait(others)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _record(self, num_context: int, num_tokens: int, seconds: float) -> None:
+        self.stats_rows.append(
+            iteration_row(self.engine.stats(), self.info, num_context, num_tokens, seconds)
+            | {"iter": len(self.stats_rows)}
+        )
+
+
+async def _run(steps: AsyncIterator[Step], deliver: Callable[[Step | Exception], None]) -> None:
+    try:
+        async for step in steps:
+            deliver(step)
+    except asyncio.CancelledError:
+        await steps.aclose()  # type: ignore[attr-defined]
+        deliver(Step(TokenChunk((), finish_reason=FinishReason.CANCELLED)))
+    except Exception as error:  # noqa: BLE001 - a request's edge; its reader raises it
+        deliver(error)
+
+
+class _CountedRunner:
+    """A runner that reports each of its forward passes."""
+
+    def __init__(self, runner: Runner, record: Callable[[int, int, float], None]) -> None:
+        self._runner = runner
+        self._record = record
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._runner, name)
+
+    def forward(self, plan: StepPlan) -> Any:
+        begun = time.monotonic()
+        context = [work for work in plan.work if not work.sequence.num_output]
+        result = self._runner.forward(plan)
+        num_tokens = sum(work.num_tokens for work in context)
+        self._record(len(context), num_tokens, time.monotonic() - begun)
+        return result
+
+
+def iteration_row(
+    stats: EngineStats, info: EngineInfo, num_context: int, num_tokens: int, seconds: float
+) -> dict[str, Any]:
+    """An iteration's statistics under TensorRT-LLM's names."""
+    total = stats.blocks_referenced + stats.blocks_cached + stats.blocks_empty
+    return {
+        "timestamp": "",
+        "iterLatencyMS": seconds * 1000,
+        "numActiveRequests": stats.num_running,
+        "numQueuedRequests": stats.num_waiting,
+        "kvCacheStats": {
+            "maxNumBlocks": total,
+            "freeNumBlocks": total - stats.blocks_referenced,
+            "usedNumBlocks": stats.blocks_referenced,
+            "tokensPerBlock": info.block_size,
+            "allocTotalBlocks": stats.blocks_stored_total,
+            "allocNewBlocks": stats.blocks_stored_total,
+            "reusedBlocks": stats.prompt_tokens_cached_total // info.block_size,
+            "missedBlocks": stats.blocks_stored_total,
+            "cacheHitRate": 0.0,
+        },
+        "inflightBatchingStats": {
+            "numScheduledRequests": stats.num_running,
+            "numContextRequests": num_context,
+            "numGenRequests": stats.num_running - num_context,
+            "numPausedRequests": 0,
+            "numCtxTokens": num_tokens,
+            "microBatchId": 0,
+            "avgNumDecodedTokensPerIter": 1.0,
+        },
+        "specDecodingStats": None,
+    }
+
+
+def engine_config(args: dict[str, Any], **given: Any) -> EngineConfig:
+    """The embedded engine that stands for what `LLM` was asked for."""
+    kv = args["kv_cache_config"]
+    size = kv.tokens_per_block
+    return EngineConfig(
+        model=str(args["model"]),
+        tokenizer=str(args["tokenizer"] or ""),
+        block_size=size,
+        num_kv_blocks=None if kv.max_tokens is None else kv.max_tokens // size,
+        host_cache_size=kv.host_cache_size or 0,
+        max_batch_size=args["max_batch_size"] or 2048,
+        max_num_tokens=args["max_num_tokens"] or 8192,
+        max_seq_len=args["max_seq_len"],
+        max_waiting=1_000_000,
+        **given,
+    )

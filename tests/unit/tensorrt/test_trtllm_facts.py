@@ -1,0 +1,123 @@
+"""The fake TensorRT-LLM has the names that the real one has, and no others."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trtllm_fake import VERSIONS, use_fake_trtllm
+
+FACTS = json.loads((Path(__file__).parents[2] / "golden" / "trtllm_api.json").read_text())
+NOT_FAKED = {"TensorRTEngineLLM", "GuidedDecodingParams", "BaseLlmArgs", "MultimodalEncoder"}
+"""Removed from 1.3, or checked by what is made of them."""
+
+
+@pytest.fixture(params=VERSIONS)
+def version(request: pytest.FixtureRequest) -> str:
+    use_fake_trtllm(request.param)
+    chosen: str = request.param
+    return chosen
+
+
+def module_of(entry: dict[str, Any]) -> Any:
+    return importlib.import_module(entry["module"].split(" ")[0])
+
+
+def classes() -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, entry in FACTS["classes"].items():
+        if name not in NOT_FAKED and entry.get("module", "").startswith("tensorrt_llm"):
+            yield name, entry
+
+
+def known_fields(entry: dict[str, Any]) -> set[str]:
+    keys = ("fields", "init_kwargs", "init_kwargs_extra", "legacy_fields")
+    return {name for key in keys for name in entry.get(key, {})}
+
+
+def names_of(kind: Any) -> set[str]:
+    if dataclasses.is_dataclass(kind):
+        return {field.name for field in dataclasses.fields(kind)}
+    if hasattr(kind, "model_fields"):
+        return set(kind.model_fields)
+    return set(inspect.signature(kind.__init__).parameters) - {"self", "kwargs", "buckets"}
+
+
+def test_every_class_is_where_the_facts_say_with_fields_that_exist(version: str) -> None:
+    for name, entry in classes():
+        since = str(entry.get("since", ""))
+        kind = getattr(module_of(entry), entry.get("name", name), None)
+        if kind is None:
+            assert since.startswith((">rc20", "later")), name
+            assert version != "1.3.0rc26", name
+            continue
+        known = known_fields(entry)
+        if known:
+            assert names_of(kind) <= known | FACTS["classes"]["LLM"]["init_kwargs"].keys(), name
+        for method in entry.get("methods", {}):
+            older = str(entry.get("method_notes", {}).get(method, ""))
+            assert hasattr(kind, method) or older, f"{name}.{method}"
+
+
+def test_methods_take_the_facts_parameters_in_their_order(version: str) -> None:
+    llm = importlib.import_module("tensorrt_llm").LLM
+    for method, known in FACTS["classes"]["LLM"]["methods"].items():
+        if not hasattr(llm, method):
+            assert (method, version) == ("get_kv_cache_capacity", "1.2.0")
+            continue
+        parameters = [p for p in inspect.signature(getattr(llm, method)).parameters if p != "self"]
+        assert parameters == [name for name in known if name in parameters], method
+
+    taken = inspect.signature(llm.generate_async).parameters
+    assert ("priority" in taken, "conversation_params" in taken, "cache_salt" in taken) == {
+        "1.2.0": (False, False, True),
+        "1.3.0rc20": (True, False, True),
+        "1.3.0rc26": (True, True, True),
+    }[version]
+
+
+def test_what_moved_or_went_between_versions_did_so_in_the_fake(version: str) -> None:
+    base = "tensorrt_llm._torch.pyexecutor"
+    old, new = f"{base}.kv_cache_connector", f"{base}.connectors.kv_cache_connector"
+    here, gone = (old, new) if version == "1.2.0" else (new, old)
+    ids = importlib.import_module("tensorrt_llm.llmapi.disagg_utils")
+
+    assert importlib.import_module(here).KvCacheConnectorScheduler
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module(gone)
+    assert hasattr(importlib.import_module("tensorrt_llm.llmapi"), "BuildConfig") == (
+        version != "1.3.0rc26"
+    )
+    names = list(inspect.signature(ids.get_global_disagg_request_id).parameters)
+    assert names == (["node_id", "process_id"] if version == "1.3.0rc26" else ["machine_id"])
+    assert ids.get_global_disagg_request_id(1) >= 2**40
+
+
+def test_a_name_that_does_not_exist_is_refused(version: str) -> None:
+    package = importlib.import_module("tensorrt_llm")
+    api = importlib.import_module("tensorrt_llm.llmapi")
+
+    with pytest.raises(ValueError, match="got invalid argument: tensor_paralel_size"):
+        package.LLM(model="m", tensor_paralel_size=2)
+    with pytest.raises(ValueError, match="free_gpu_mem_fraction"):
+        api.KvCacheConfig(free_gpu_mem_fraction=0.5)
+    with pytest.raises(TypeError):
+        package.SamplingParams(max_token=1)
+
+
+def test_the_traps_of_sampling_are_there(version: str) -> None:
+    params = importlib.import_module("tensorrt_llm").SamplingParams
+
+    assert params().max_tokens == 32
+    with pytest.raises(ValueError, match="top_k"):
+        params(top_k=-1)
+    with pytest.raises(ValueError, match="multiple returns"):
+        params(n=2)
+    with pytest.raises(ValueError, match="max_draft_len"):
+        importlib.import_module("tensorrt_llm.llmapi").NGramDecodingConfig()
