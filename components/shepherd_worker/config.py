@@ -352,7 +352,7 @@ def load_config(
     config.check_media()
     _check_paths(config)
     _check_transfer(config)
-    config.check_trtllm(config.engine)
+    config.check_trtllm()
     return resolved
 
 

@@ -41,7 +41,7 @@ def engine_arguments(config: EngineConfig, library: Library) -> dict[str, Any]:
     merged = deep_merge(merged, config.trtllm.overrides())
     merged["kv_cache_config"] = _kv_cache_config(merged["kv_cache_config"], library)
     if config.trtllm.trtllm_backend == "autodeploy":
-        merged.setdefault("world_size", config.trtllm.tensor_parallel_size)
+        merged.setdefault("world_size", config.tensor_parallel_size)
         merged = {name: value for name, value in merged.items() if name not in _NOT_FOR_AUTODEPLOY}
     return known_only(merged, library.llm_arguments, "LLM")
 
@@ -65,7 +65,7 @@ def _from_options(config: EngineConfig, library: Library) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "model": config.model,
         "dtype": config.dtype,
-        "tensor_parallel_size": config.trtllm.tensor_parallel_size,
+        "tensor_parallel_size": config.tensor_parallel_size,
         "max_batch_size": config.max_batch_size,
         "max_num_tokens": config.max_num_tokens,
         "return_perf_metrics": True,

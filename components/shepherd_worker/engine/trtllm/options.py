@@ -27,13 +27,6 @@ class TrtllmOptions:
         synonyms={"_autodeploy": "autodeploy"},
         group="tensorrt-llm",
     )
-    tensor_parallel_size: int = option(
-        "GPUs that share every layer; other engines have one.",
-        default=1,
-        minimum=1,
-        aliases=("--tp-size",),
-        group="tensorrt-llm",
-    )
     pipeline_parallel_size: int = option(
         "Groups of GPUs that hold consecutive layers.",
         default=1,
@@ -111,16 +104,13 @@ class TrtllmOptions:
             **{each.name: getattr(self, each.name) for each in fields(TrtllmOptions)}
         )
 
-    def check_trtllm(self, engine: str) -> None:
+    def check_trtllm(self) -> None:
         """Cross-check these options, before anything is loaded.
 
         Raises:
-            OptionError: more GPUs than the engine has, or overrides that are no JSON object.
+            OptionError: overrides that are no JSON object.
             UnusableInputError: a file or directory is not there.
         """
-        if engine != "trtllm" and self.tensor_parallel_size > 1:
-            name = "--tensor-parallel-size"
-            raise OptionError(name, self.tensor_parallel_size, "1, or --engine trtllm")
         for flag, path in (
             ("--extra-engine-args", self.extra_engine_args),
             ("--lora-directory", self.lora_directory),
