@@ -8,7 +8,9 @@ large for them.
     float32     greedy tokens are those of transformers' own `generate`
     bfloat16    no greedy token is further below the best logit than rounding explains
 
-    PYTHONPATH=components:tests python scripts/verify_cuda.py [--torch-compile]
+    PYTHONPATH=components:tests python scripts/verify_cuda.py [--torch-compile | --tensor-parallel]
+
+Where there are two devices, both share each model once; `--tensor-parallel` does that alone.
 
 Exits 1 where one is not.  How fast it is: `python -m benchmarks.gpu`.
 """
@@ -160,6 +162,25 @@ async def check_bfloat16(kind: str, directory: Path, **settings: Any) -> int:
     return wrong
 
 
+async def check_shared(kind: str, directory: Path, size: int) -> int:
+    """Answers of one family that are wrong where `size` devices share the model."""
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).cuda().eval()
+    model.generation_config.eos_token_id = None
+    wanted = [expected(model, prompt) for prompt in prompts()]
+    config = small_config(directory, dtype="float32", tensor_parallel_size=size)
+    engine = create_engine("torch", config)
+    await engine.start()
+    got = [
+        await asyncio.gather(*(answer(engine, request(prompt)) for prompt in prompts()))
+        for _ in range(2)
+    ]
+    await engine.close()
+    wrong = sum(a != b for way in got for a, b in zip(way, wanted, strict=True))
+    total = sum(map(len, got))
+    print(f"{kind:8} float32  {total - wrong}/{total} answers equal on {size} devices", flush=True)
+    return wrong
+
+
 async def main() -> int:
     """Check every family on every path."""
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
@@ -168,6 +189,10 @@ async def main() -> int:
     with tempfile.TemporaryDirectory() as parent:
         for kind in KINDS:
             directory = make_tiny_model(Path(parent) / kind, kind, seed=1)
+            if torch.cuda.device_count() > 1:
+                wrong += await check_shared(kind, directory, 2)
+            if "--tensor-parallel" in sys.argv:
+                continue
             wrong += await check_float32(kind, directory)
             wrong += await check_bfloat16(kind, directory)
             wrong += await check_float32(kind, directory, cuda_graph_max_batch_size=0)

@@ -52,6 +52,7 @@ def main() -> None:
     threading.Thread(target=_receive, args=(link, frames), daemon=True).start()
     while (frame := frames.get()) is not None:
         _obey(shard, link, *frame)
+    os._exit(0)  # the group's own end would wait for the leader
 
 
 def _load(link: Link, settings: dict[str, Any]) -> Shard:

@@ -61,6 +61,16 @@ def join_group(rendezvous: Path, rank: int, size: int, device: torch.device) -> 
     )
 
 
+def leave_group() -> None:
+    """Without waiting for the others, who may have gone; recorded graphs must be gone before."""
+    if not distributed.is_initialized():
+        return
+    if distributed.get_backend() == "nccl":
+        distributed.distributed_c10d._abort_process_group()  # noqa: SLF001 - to destroy it waits
+    else:
+        distributed.destroy_process_group()
+
+
 class Followers:
     """See the module's docstring; `read_blocks` from any thread, the others from the engine's."""
 
@@ -153,8 +163,7 @@ class Followers:
                 log.warning("follower process %d does not end: killing it", process.pid)
                 process.kill()
                 process.wait()
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
+        leave_group()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def _send(self, kind: Kind, payload: bytes) -> None:

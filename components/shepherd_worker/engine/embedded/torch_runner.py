@@ -138,7 +138,9 @@ class TorchRunner:
     def close(self) -> None:
         """See `Runner.close`."""
         if self._followers is not None:
+            del self._shard  # its graphs hold the group
             self._followers.close()
+            self._followers = None
 
     def _load_shard(self, directory: Path, device: torch.device) -> tuple[Shard, int]:
         config, size = self._config, self._config.tensor_parallel_size
@@ -148,10 +150,10 @@ class TorchRunner:
         check_parallel(config, directory, device)
         if device.type == "cuda":
             device = torch.device("cuda", 0)
+        self._shard = Shard(config, Share(0, size))
         self._followers = Followers(self._died)
         self._followers.start(config, directory, device.type)
         join_group(self._followers.rendezvous, 0, size, device)
-        self._shard = Shard(config, Share(0, size))
         return self._shard, self._shard.load(directory, device)
 
 
