@@ -76,6 +76,12 @@ class DecodeGraphs:
         graph.replay()
         return logits[: len(segments)]
 
+    def close(self) -> None:
+        """Forget the graphs; what they hold, a process group among it, can be let go of then."""
+        for graph, _ in self._graphs.values():
+            graph.reset()
+        self._graphs.clear()
+
     def _record(self, bucket: int, pool: Any) -> tuple[torch.cuda.CUDAGraph, Tensor]:
         layout = lay_out_padded((), self._geometry, bucket)
         self._put(layout)

@@ -65,10 +65,15 @@ def leave_group() -> None:
     """Without waiting for the others, who may have gone; recorded graphs must be gone before."""
     if not distributed.is_initialized():
         return
-    if distributed.get_backend() == "nccl":
-        distributed.distributed_c10d._abort_process_group()  # noqa: SLF001 - to destroy it waits
-    else:
+    if distributed.get_backend() != "nccl":
         distributed.destroy_process_group()
+        return
+    abort = distributed.distributed_c10d._abort_process_group  # noqa: SLF001 - to destroy it waits
+    leaving = threading.Thread(target=abort, name="shepherd-leave-group", daemon=True)
+    leaving.start()
+    leaving.join(EXIT_TIMEOUT_S)
+    if leaving.is_alive():
+        log.warning("NCCL does not let go of its group within %.0f s: leaving it", EXIT_TIMEOUT_S)
 
 
 class Followers:

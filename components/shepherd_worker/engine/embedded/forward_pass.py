@@ -32,6 +32,10 @@ class ForwardPass(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Let go of what the device keeps beside tensors; nothing is computed after it."""
+        ...
+
 
 class GatheredPass:
     """A `ForwardPass` whose attention copies the KV that it reads."""
@@ -42,6 +46,9 @@ class GatheredPass:
         self._model = model
         self._cache = cache
         self._vision = vision
+
+    def close(self) -> None:
+        """See `ForwardPass.close`; there is nothing beside tensors."""
 
     def logits(self, segments: Sequence[Segment], new_block_ids: Sequence[int]) -> Tensor:
         """See `ForwardPass.logits`."""

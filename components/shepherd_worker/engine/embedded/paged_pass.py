@@ -72,6 +72,11 @@ class PagedPass:
         with torch.inference_mode():
             self._graphs.record()
 
+    def close(self) -> None:
+        """See `ForwardPass.close`."""
+        if self._graphs is not None:
+            self._graphs.close()
+
     def logits(self, segments: Sequence[Segment], new_block_ids: Sequence[int]) -> Tensor:
         """See `ForwardPass.logits`; what a block holds beyond its tokens is never read."""
         del new_block_ids

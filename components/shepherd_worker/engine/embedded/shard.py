@@ -32,7 +32,7 @@ class Shard:
         self._share = share
         self.model: CausalModel
         self.cache: PagedKvCache
-        self._pass: ForwardPass
+        self._pass: ForwardPass | None = None
 
     def load(self, directory: Path, device: torch.device) -> int:
         """Load the model; how many blocks there is memory for.
@@ -85,6 +85,7 @@ class Shard:
     @torch.inference_mode()
     def logits(self, segments: Sequence[Segment], new_block_ids: Sequence[int]) -> Tensor:
         """See `ForwardPass.logits`."""
+        assert self._pass is not None
         return self._pass.logits(segments, new_block_ids)
 
     def copy_blocks(self, copies: Sequence[BlockCopy]) -> None:
@@ -100,6 +101,12 @@ class Shard:
     ) -> None:
         """Fill blocks with records that `read_blocks` of an equal shard gave."""
         self.cache.write_blocks(block_ids, payloads)
+
+    def close(self) -> None:
+        """See `ForwardPass.close`; a shard that was not made ready has nothing to let go of."""
+        if self._pass is not None:
+            self._pass.close()
+            self._pass = None
 
     def _make_paged_pass(self, vision: TorchVisionTower | None) -> ForwardPass:
         try:

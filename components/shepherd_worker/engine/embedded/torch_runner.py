@@ -138,7 +138,7 @@ class TorchRunner:
     def close(self) -> None:
         """See `Runner.close`."""
         if self._followers is not None:
-            del self._shard  # its graphs hold the group
+            self._shard.close()  # its graphs hold the group
             self._followers.close()
             self._followers = None
 
