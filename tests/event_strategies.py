@@ -133,7 +133,7 @@ def frames(draw: st.DrawFn) -> Frame:
             turns,
             notices,
             st.builds(Goodbye, TEXT),
-            st.builds(Heartbeat, st.just(seq), U64, tier_states, U64),
+            st.builds(Heartbeat, st.just(seq), U64, tier_states, U64, TEXT),
             st.builds(Tombstone, st.integers(1, seq), st.just(seq), TEXT),
             infos,
         )

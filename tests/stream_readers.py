@@ -78,6 +78,11 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """As `wait_until`, while the event loop goes on."""
+    await asyncio.to_thread(wait_until, condition)
+
+
 class Reader:
     """Reads a subscription into a resident set, and checks what every reader may rely on."""
 

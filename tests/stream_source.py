@@ -101,16 +101,23 @@ class Source:
         self.broker.send(PLACE, topic_of(STREAM), payload)
 
     def heartbeat(self) -> None:
-        body = Heartbeat(self.head_seq, self.ring.first_available)
+        body = Heartbeat(self.head_seq, self.ring.first_available, self.residents.digest())
         self.send_live(self.payload(body, self.head_seq))
 
     @asynccontextmanager
     async def reader(
-        self, after: Position | None = None, patience: Patience = PATIENCE
+        self,
+        after: Position | None = None,
+        patience: Patience = PATIENCE,
+        *,
+        from_head: bool = False,
+        residents: ResidentSet | None = None,
     ) -> AsyncIterator[Reader]:
         async with subscribe(
             self.address,
             after=after,
+            from_head=from_head,
+            residents=residents,
             patience=patience,
             connect=self.broker.connect,
             random=Random(1),

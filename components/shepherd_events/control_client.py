@@ -20,6 +20,7 @@ from shepherd_events.resident_set import ResidentSet
 from shepherd_events.stream_cursor import Position
 from shepherd_events.transports.protocol import SubscriberTransport
 
+_HEAD_ATTEMPTS = 4
 _CHUNK_ATTEMPTS = 3
 """A lost chunk does not make a whole snapshot start again."""
 
@@ -65,6 +66,24 @@ class ControlClient:
         if reply.status is not Status.WRONG_EPOCH and reply.epoch != epoch:
             raise RequestFailedError(f"epoch {epoch} was answered with epoch {reply.epoch}")
         return reply
+
+    async def head(self, epoch: int) -> Position:
+        """The last frame of the publisher's epoch, which may be another than the one guessed.
+
+        Raises:
+            KvEventsError: no answer, or another one; ask again later.
+        """
+        from_seq = 1
+        for _ in range(_HEAD_ATTEMPTS):
+            reply = await self.replay(epoch, from_seq)
+            match reply.status:
+                case Status.WRONG_EPOCH:
+                    epoch, from_seq = reply.epoch, 1
+                case Status.COMPACTED if not reply.head_seq:
+                    from_seq = reply.first_available
+                case _:
+                    return Position(reply.epoch, reply.head_seq)
+        raise RequestFailedError("the publisher forgets its frames faster than one can ask")
 
     async def snapshot(self) -> Snapshot:
         """Everything that is resident, in as many chunks as it takes.

@@ -212,6 +212,8 @@ class Heartbeat:
     """The oldest frame that a replay can still bring."""
     tiers: tuple[TierState, ...] = ()
     dropped_total: int = 0
+    control: str = ""
+    """Endpoint of replays and snapshots, for who knows the live one alone; empty where unsaid."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,6 +250,7 @@ class KvEventPublisher:
                 first_available=self._ring.first_available,
                 tiers=self._residents.digest(),
                 dropped_total=self._outbox.dropped_events,
+                control=self._info.replay_endpoint,
             )
 
     def _send_numbered(self, numbered: NumberedBody) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from shepherd_events.block_runs import block_size_of, parent_of, runs_of
 from shepherd_events.events import (
     Attribution,
+    BlockBatch,
     BlockEvent,
     BlockHash,
     BlocksCleared,
@@ -28,6 +29,7 @@ from shepherd_events.events import (
     Tier,
     TierState,
 )
+from shepherd_events.subscription_types import Item, Reset
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +107,16 @@ class ResidentSet:
                     del self._holdings[key]
             case BlocksReused():
                 pass
+
+    def follow(self, item: Item) -> None:
+        """Follow one item of a subscription: hold what a `Reset` says, or apply a frame."""
+        if isinstance(item, Reset):
+            self._holdings.clear()
+            events: Iterable[BlockEvent] = item.blocks
+        else:
+            events = item.body.events if isinstance(item.body, BlockBatch) else ()
+        for event in events:
+            self.apply(event)
 
     def hashes(self, tier: Tier = Tier.DEVICE, *, group: int = 0) -> frozenset[int]:
         """The hashes resident on one tier."""

@@ -13,6 +13,7 @@ gap like any other:
     a loss that no replay can repair       snapshot, handed out as       STALE
                                              Reset; replay from there
     a higher epoch                         Reset to nothing, replay      CATCHING_UP
+    another digest than the head's        snapshot, as after a loss     STALE
     a request failed                       again, later and later; live  STALE
                                              frames in order still count
     no sign of life, or a goodbye          replay from the position on   STALE
@@ -38,6 +39,7 @@ from shepherd_events.control import Status
 from shepherd_events.control_client import ControlClient
 from shepherd_events.errors import CodecError, KvEventsError, RequestFailedError
 from shepherd_events.events import Frame, Goodbye, Heartbeat, StreamAddress, Tombstone
+from shepherd_events.resident_set import ResidentSet
 from shepherd_events.stream_cursor import (
     Deliver,
     Duplicate,
@@ -83,6 +85,8 @@ async def subscribe(
     address: StreamAddress,
     *,
     after: Position | None = None,
+    from_head: bool = False,
+    residents: ResidentSet | None = None,
     patience: Patience = _DEFAULT_PATIENCE,
     connect: Connect = connect_by_address,
     clock: Callable[[], float] = time.monotonic,
@@ -91,8 +95,13 @@ async def subscribe(
     """Read a stream, for one consumer.
 
     Without `after` it begins at the first frame, or with a `Reset` where that is
-    not kept any more; with it, after that position.  The publisher need not be
-    reachable.  `random` spreads retries.
+    not kept any more; with it, after that position; with `from_head`, after the
+    last frame that exists when the publisher first answers.  The publisher need
+    not be reachable.  `random` spreads retries.
+
+    `residents` is made to hold what was handed out, and is compared with every
+    heartbeat that tells of the same position: where they differ, the reader is
+    STALE and goes on from a snapshot.
 
     Raises:
         TransportError: the address names nothing that can be connected to.
@@ -103,9 +112,11 @@ async def subscribe(
             address,
             transport,
             after or Position(address.epoch, 0),
-            patience,
-            clock,
-            random or Random(),  # noqa: S311 - spreads retries, keeps no secret
+            from_head=from_head,
+            residents=residents,
+            patience=patience,
+            clock=clock,
+            random=random or Random(),  # noqa: S311 - spreads retries, keeps no secret
         )
     finally:
         await transport.close()
@@ -119,6 +130,9 @@ class Subscription:
         address: StreamAddress,
         transport: SubscriberTransport,
         position: Position,
+        *,
+        from_head: bool,
+        residents: ResidentSet | None,
         patience: Patience,
         clock: Callable[[], float],
         random: Random,
@@ -136,6 +150,8 @@ class Subscription:
         self._random = random
         self._cursor = StreamCursor(position)
         self._position = position
+        self._from_head = from_head
+        self._residents = residents
         self._ready: deque[Item] = deque()
         self._head_unknown = True
         self._lost: ResetReason | None = None
@@ -151,11 +167,23 @@ class Subscription:
         self._items = 0
         self._frames = self._gaps = self._replays = self._snapshots = 0
         self._duplicates = self._decode_errors = self._failed_requests = 0
+        self._digest_checks = self._digest_mismatches = 0
 
     @property
     def position(self) -> Position:
         """Of the last item handed out: where another subscription would go on."""
         return self._position
+
+    @property
+    def num_ready(self) -> int:
+        """Items that are handed out next without waiting."""
+        return len(self._ready)
+
+    @property
+    def num_behind(self) -> int:
+        """Frames that are known to exist and were not handed out."""
+        gap = self._cursor.gap
+        return len(self._ready) + (gap.stop - gap.first if gap else 0)
 
     @property
     def state(self) -> StreamState:
@@ -179,6 +207,8 @@ class Subscription:
             snapshots=self._snapshots,
             duplicates=self._duplicates,
             decode_errors=self._decode_errors,
+            digest_checks=self._digest_checks,
+            digest_mismatches=self._digest_mismatches,
             failed_requests=self._failed_requests,
         )
 
@@ -200,6 +230,8 @@ class Subscription:
         else:
             self._position = Position(item.epoch, item.seq)
             self._frames += 1
+        if self._residents is not None:
+            self._residents.follow(item)
         return item
 
     # ---- What is received
@@ -236,6 +268,8 @@ class Subscription:
 
     def _take(self, frame: Frame) -> None:
         """Do with a frame what the cursor says of it."""
+        if self._from_head:
+            return
         was_gap = self._cursor.gap is not None
         verdict = self._observe(frame)
         if isinstance(verdict, NewEpoch):
@@ -244,6 +278,8 @@ class Subscription:
         if frame.epoch == self._cursor.position.epoch:
             self._heard_at = self._clock()
             self._head_unknown = False
+        if isinstance(frame.body, Heartbeat) and frame.epoch == self._position.epoch:
+            self._check_digest(frame.body)
         match verdict:
             case Deliver():
                 self._deliver(frame)
@@ -253,6 +289,25 @@ class Subscription:
                 self._gaps += 1
             case _:
                 pass
+
+    def _check_digest(self, heartbeat: Heartbeat) -> None:
+        """Compare what was handed out with the publisher's cache, if both are at one frame."""
+        if self._residents is None or self._lost is not None:
+            return
+        if self._ready or heartbeat.head_seq != self._position.seq:
+            return
+        self._digest_checks += 1
+        held = self._residents.digest()
+        if held == heartbeat.tiers:
+            return
+        self._digest_mismatches += 1
+        self._lost = ResetReason.DIVERGED
+        logger.warning(
+            "another digest than the publisher's: %s instead of %s",
+            held,
+            heartbeat.tiers,
+            extra={"stream": str(self._address.stream)},
+        )
 
     def _observe(self, frame: Frame) -> Verdict | None:
         """The cursor's verdict; while a snapshot is waited for, frames only tell of the head."""
@@ -282,7 +337,8 @@ class Subscription:
 
     @property
     def _is_behind(self) -> bool:
-        return self._head_unknown or self._lost is not None or self._cursor.gap is not None
+        unknown = self._head_unknown or self._from_head
+        return unknown or self._lost is not None or self._cursor.gap is not None
 
     @property
     def _recovery_at(self) -> float:
@@ -293,7 +349,9 @@ class Subscription:
     async def _recover(self) -> None:
         """Ask once for what is missing; on failure, let some time pass before the next."""
         try:
-            if self._lost is None:
+            if self._from_head:
+                await self._skip_to_head()
+            elif self._lost is None:
                 await self._replay()
             else:
                 await self._reset(self._lost)
@@ -313,6 +371,13 @@ class Subscription:
         doublings = min(self._failures - 1, 16)
         wait = min(patience.first_retry_s * 2.0**doublings, patience.last_retry_s)
         return wait * self._random.uniform(0.5, 1.0)
+
+    async def _skip_to_head(self) -> None:
+        self._position = await self._control.head(self._cursor.position.epoch)
+        self._cursor = StreamCursor(self._position)
+        self._from_head = False
+        self._head_unknown = False
+        self._heard_at = self._clock()
 
     async def _replay(self) -> None:
         before = self._cursor.position

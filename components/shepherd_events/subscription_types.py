@@ -30,6 +30,8 @@ class ResetReason(StrEnum):
     """The publisher dropped frames."""
     UNDECODABLE = "undecodable"
     """A frame arrived that this reader does not understand, also when asked for again."""
+    DIVERGED = "diverged"
+    """What the reader holds has another digest than what the publisher holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,5 +76,8 @@ class SubscriptionCounters:
     snapshots: int = 0
     duplicates: int = 0
     decode_errors: int = 0
+    digest_checks: int = 0
+    """Heartbeats that were compared with what the reader holds."""
+    digest_mismatches: int = 0
     failed_requests: int = 0
     """Not answered, refused, or answered with nonsense."""

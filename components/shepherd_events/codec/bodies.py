@@ -122,6 +122,7 @@ def _heartbeat_message(heartbeat: Heartbeat) -> pb.Heartbeat:
         first_available=heartbeat.first_available,
         tiers=tier_state_messages(heartbeat.tiers),
         dropped_total=heartbeat.dropped_total,
+        control_endpoint=heartbeat.control,
     )
 
 
@@ -131,6 +132,7 @@ def _heartbeat(message: Any) -> Heartbeat:
         first_available=message.first_available,
         tiers=tier_states("heartbeat.tiers", message.tiers),
         dropped_total=message.dropped_total,
+        control=message.control_endpoint,
     )
 
 

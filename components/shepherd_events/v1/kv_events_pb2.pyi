@@ -147,16 +147,18 @@ class TierState(_message.Message):
     def __init__(self, tier: _Optional[_Union[Tier, str]] = ..., blocks: _Optional[int] = ..., xor_lo: _Optional[int] = ..., xor_hi: _Optional[int] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ("head_seq", "first_available", "tiers", "dropped_total")
+    __slots__ = ("head_seq", "first_available", "tiers", "dropped_total", "control_endpoint")
     HEAD_SEQ_FIELD_NUMBER: _ClassVar[int]
     FIRST_AVAILABLE_FIELD_NUMBER: _ClassVar[int]
     TIERS_FIELD_NUMBER: _ClassVar[int]
     DROPPED_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    CONTROL_ENDPOINT_FIELD_NUMBER: _ClassVar[int]
     head_seq: int
     first_available: int
     tiers: _containers.RepeatedCompositeFieldContainer[TierState]
     dropped_total: int
-    def __init__(self, head_seq: _Optional[int] = ..., first_available: _Optional[int] = ..., tiers: _Optional[_Iterable[_Union[TierState, _Mapping]]] = ..., dropped_total: _Optional[int] = ...) -> None: ...
+    control_endpoint: str
+    def __init__(self, head_seq: _Optional[int] = ..., first_available: _Optional[int] = ..., tiers: _Optional[_Iterable[_Union[TierState, _Mapping]]] = ..., dropped_total: _Optional[int] = ..., control_endpoint: _Optional[str] = ...) -> None: ...
 
 class StreamInfo(_message.Message):
     __slots__ = ("schema_minor", "model", "block_size", "hash_algo", "hash_seed_id", "dp_size", "replay_capacity", "replay_endpoint", "tiers", "tokens_included", "previous_epoch", "previous_head_seq", "heartbeat_ms", "engine", "engine_version", "groups")

@@ -232,6 +232,7 @@ async def test_heartbeats_tell_the_head_the_oldest_frame_and_the_digest() -> Non
         first_available=1,
         tiers=(TierState(Tier.DEVICE, 2, 5 ^ 6), TierState(Tier.HOST, 1, 7)),
         dropped_total=0,
+        control=publisher.address.control,
     )
     assert publisher.counters.heartbeats >= 1
     assert publisher.head_seq == 2
