@@ -4,6 +4,8 @@
     |-- CodecError                  bytes that are no message, or a message that has no bytes
     |   `-- UnknownFeaturesError    a frame that needs more than this reader understands
     |-- RequestFailedError          a control request that was answered, but not with what it asked
+    |-- CredentialsError            a file of keys that cannot be used
+    |-- EpochFileError              a file that should hold a stream's last epoch and does not
     `-- TransportError              a wire that cannot be made or used
         |-- ListenerRefusedError    an address that may not be listened on without credentials
         `-- NoAnswerError           a control request that nobody answered in time
@@ -48,6 +50,22 @@ class RequestFailedError(KvEventsError):
         super().__init__(problem)
 
 
+class CredentialsError(KvEventsError):
+    """A file of keys that is missing, that others may use, or that holds something else."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        self.path = path
+        super().__init__(f"{path!r} {problem}")
+
+
+class EpochFileError(KvEventsError):
+    """The file with a stream's last epoch cannot be used; a lower epoch would be ignored."""
+
+    def __init__(self, path: str, problem: str) -> None:
+        self.path = path
+        super().__init__(f"epoch file {path!r}: {problem}")
+
+
 class TransportError(KvEventsError):
     """A wire that cannot be made or used."""
 
@@ -58,8 +76,8 @@ class ListenerRefusedError(TransportError):
     def __init__(self, host: str) -> None:
         self.host = host
         super().__init__(
-            f"refusing to publish KV events on {host!r}: readers are not authenticated yet, "
-            "so only loopback addresses such as 127.0.0.1 or ::1 are allowed"
+            f"refusing to publish KV events on {host!r}: expected a loopback address such as "
+            "127.0.0.1 or ::1, or CURVE keys and an address by which readers can connect"
         )
 
 

@@ -25,7 +25,8 @@ from dataclasses import dataclass, replace
 
 from shepherd_events.codec import encode_frame
 from shepherd_events.control_server import ControlServer
-from shepherd_events.errors import CodecError, TransportError
+from shepherd_events.epoch_file import EpochFile
+from shepherd_events.errors import CodecError, KvEventsError, TransportError
 from shepherd_events.events import (
     BlockBatch,
     BlockEvent,
@@ -69,6 +70,8 @@ class PublisherCounters:
     replays: int
     snapshots: int
     refused_requests: int
+    refused_readers: int
+    """Times that a reader without the right key was turned away."""
 
 
 class KvEventPublisher:
@@ -82,13 +85,19 @@ class KvEventPublisher:
         *,
         clock: Callable[[], int] = time.time_ns,
         previous_epoch: int = 0,
+        epoch_file: EpochFile | None = None,
         max_queued_events: int = 100_000,
         ring_bytes: int = 64 << 20,
         heartbeat_s: float = 1.0,
     ) -> None:
-        """`clock` gives Unix nanoseconds; `previous_epoch` keeps epochs growing if it goes back."""
+        """`clock` gives Unix nanoseconds.
+
+        `previous_epoch`, `epoch_file` and what the transport remembers keep epochs
+        growing if the clock goes back; `epoch` is final after `start`.
+        """
         self.stream = stream
         self.epoch = max(clock(), previous_epoch + 1)
+        self._epoch_file = epoch_file
         self._info = replace(
             info,
             previous_epoch=previous_epoch,
@@ -105,13 +114,7 @@ class KvEventPublisher:
         self._closing = False
         self._late_events = 0
         self._ring = ReplayRing(ring_bytes)
-        self._control = ControlServer(
-            stream,
-            self.epoch,
-            self._ring,
-            head_seq=lambda: self.head_seq,
-            snapshot=self._take_snapshot,
-        )
+        self._control = self._control_server()
         self._sender: threading.Thread | None = None
         self._address: StreamAddress | None = None
         self._frames = self._events = self._bytes_sent = self._tombstones = 0
@@ -122,15 +125,40 @@ class KvEventPublisher:
 
         Raises:
             TransportError: the endpoints are taken or may not be used.
+            EpochFileError: the file with the last epoch cannot be used.
         """
         assert self._sender is None, "start() is called once"
-        endpoints = self._transport.bind(self._control.answer)
+        try:
+            self._outgrow(self._transport.last_epoch())
+            endpoints = self._transport.bind(self._control.answer)
+        except KvEventsError:
+            self._transport.close()
+            raise
         self._info = replace(self._info, replay_endpoint=endpoints.control)
         self._address = StreamAddress(
             self.stream, self.epoch, self._transport.kind, endpoints.live, endpoints.control
         )
         self._sender = threading.Thread(target=self._run, name="kv-events-sender", daemon=True)
         self._sender.start()
+
+    def _outgrow(self, remembered: int) -> None:
+        """Let this epoch be higher than any that a reader may have seen."""
+        last = max(remembered, self._info.previous_epoch)
+        self.epoch = max(self.epoch, last + 1)
+        if self._epoch_file is not None:
+            claimed, self.epoch = self._epoch_file.claim(self.epoch)
+            last = max(last, claimed)
+        self._info = replace(self._info, previous_epoch=last)
+        self._control = self._control_server()
+
+    def _control_server(self) -> ControlServer:
+        return ControlServer(
+            self.stream,
+            self.epoch,
+            self._ring,
+            head_seq=lambda: self.head_seq,
+            snapshot=self._take_snapshot,
+        )
 
     @property
     def address(self) -> StreamAddress:
@@ -158,6 +186,7 @@ class KvEventPublisher:
             replays=self._control.replays,
             snapshots=self._control.snapshots,
             refused_requests=self._control.refused,
+            refused_readers=self._transport.num_refused,
         )
 
     def publish(self, events: Sequence[BlockEvent]) -> None:

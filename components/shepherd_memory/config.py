@@ -9,6 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 from shepherd_config import OptionError, Resolved, load, option
+from shepherd_events.errors import CredentialsError
+from shepherd_events.transports.credentials import (
+    CurveCredentials,
+    NatsCredentials,
+    ReaderCredentials,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +59,43 @@ class MemoryConfig:
         group="dynamo",
     )
 
+    kv_events_curve_file: str = option(
+        "For workers that publish over zmq beyond loopback: file of mode 600 with this service's CURVE key pair.",
+        default="",
+        group="events",
+    )
+    kv_events_curve_server: str = option(
+        "File with the public CURVE key that all those workers have.", default="", group="events"
+    )
+    kv_events_tls: bool = option(
+        "Speak to the workers' NATS broker over TLS, also on this machine.",
+        default=False,
+        group="events",
+    )
+    kv_events_ca_file: str = option(
+        "Certificates of the authority that signed the broker's; empty takes the system's.",
+        default="",
+        group="events",
+    )
+    kv_events_nkey_file: str = option(
+        "File with the NKEY seed that this service shows the broker.", default="", group="events"
+    )
+
+    @property
+    def credentials(self) -> ReaderCredentials:
+        """What is shown to publishers and brokers."""
+        curve = None
+        if self.kv_events_curve_file:
+            curve = CurveCredentials(self.kv_events_curve_file, self.kv_events_curve_server)
+        return ReaderCredentials(
+            curve=curve,
+            nats=NatsCredentials(
+                ca_file=self.kv_events_ca_file,
+                nkey_seed_file=self.kv_events_nkey_file,
+                tls=self.kv_events_tls,
+            ),
+        )
+
     @property
     def data_path(self) -> Path:
         """`data_dir` with ~ resolved."""
@@ -65,7 +108,8 @@ def load_config(
     """Resolve and cross-check the options.
 
     Raises:
-        OptionError: a wrong flag, variable or key, or an address that is not loopback.
+        OptionError: a wrong flag, variable or key, an address that is not loopback, keys that
+            cannot be used.
     """
     resolved = load(
         MemoryConfig,
@@ -78,7 +122,25 @@ def load_config(
     host = resolved.config.http_host
     if not _is_loopback(host):
         raise OptionError("--http-host", host, "a loopback address: there are no credentials yet")
+    _check_curve(resolved.config)
     return resolved
+
+
+def _check_curve(config: MemoryConfig) -> None:
+    curve = config.credentials.curve
+    if (curve is None) != (not config.kv_events_curve_server) or (curve and not curve.peers):
+        raise OptionError(
+            "--kv-events-curve-file",
+            config.kv_events_curve_file,
+            "--kv-events-curve-server and it, or neither",
+        )
+    if curve is not None:
+        from shepherd_events.transports.zmq_curve import reader_keys  # noqa: PLC0415 - only with zmq
+
+        try:
+            reader_keys(curve)
+        except CredentialsError as error:
+            raise OptionError("--kv-events-curve-file, -server", error.path, str(error)) from error
 
 
 def _is_loopback(host: str) -> bool:

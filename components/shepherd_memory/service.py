@@ -16,6 +16,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ async def serve(
     directory: StreamDirectory,
     *,
     make_transcript: MakeTranscript = TranscriptReader,
-    connect: Connect = connect_by_address,
+    connect: Connect | None = None,
     on_ready: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Run until cancelled; `on_ready` is told the URL as soon as requests are accepted.
@@ -85,7 +86,7 @@ async def serve(
             metrics=metrics,
             stored={each: consumer.positions.get(each) for each in consumer.known_streams},
             settle_s=config.settle_s,
-            connect=connect,
+            connect=connect or partial(connect_by_address, credentials=config.credentials),
         )
         memory = Memory(LOCAL_TENANT, archives=archives, writer=writer, bell=bell, metrics=metrics)
 

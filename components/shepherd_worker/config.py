@@ -22,6 +22,7 @@ from shepherd_worker.engine.protocol import EngineConfig
 from shepherd_worker.engine.trtllm.options import TrtllmOptions
 from shepherd_worker.errors import UnreachableError, UnusableInputError
 from shepherd_worker.media.options import MediaOptions
+from shepherd_worker.stream_options import StreamOptions
 
 DEFAULT_COMPONENTS = {
     "aggregated": "backend",
@@ -45,7 +46,7 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerConfig(DynamoOptions, MediaOptions, TrtllmOptions):
+class WorkerConfig(DynamoOptions, StreamOptions, MediaOptions, TrtllmOptions):
     """Everything that can be said to a worker; see `--help`."""
 
     model: str = option(
@@ -68,32 +69,6 @@ class WorkerConfig(DynamoOptions, MediaOptions, TrtllmOptions):
         aliases=("--disagg-mode", "--disaggregation-mode"),
         synonyms={"agg": "aggregated", "pd": "aggregated", "prefill_and_decode": "aggregated"},
         group="model",
-    )
-
-    kv_events: Literal["zmq", "nats", "none"] = option(
-        "How the KV event stream is published; over nats it outlives the worker.",
-        default="zmq",
-        group="events",
-    )
-    kv_events_endpoint: str = option(
-        "Where: tcp://HOST:PORT for zmq, port 0 takes a free one; nats://HOST:PORT of the broker for nats; "
-        "empty takes this machine.",
-        default="",
-        group="events",
-    )
-    kv_events_tls: bool = option(
-        "Speak to the broker over TLS, also on this machine.", default=False, group="events"
-    )
-    kv_events_ca_file: str = option(
-        "Certificates of the authority that signed the broker's; empty takes the system's.",
-        default="",
-        group="events",
-    )
-    kv_events_nkey_file: str = option(
-        "File with the NKEY seed that this worker shows the broker.", default="", group="events"
-    )
-    worker_id: str = option(
-        "Name of the stream; empty takes Dynamo's instance id.", default="", group="events"
     )
 
     block_size: int | None = option(
@@ -347,21 +322,13 @@ def load_config(
     config = resolved.config
     if len(config.endpoint.removeprefix("dyn://").split(".")) not in {1, 3}:
         raise OptionError("--endpoint", config.endpoint, "a name or NAMESPACE.COMPONENT.ENDPOINT")
-    _check_events(config)
+    config.check_stream()
     _check_policy(config.eviction_policy)
     config.check_media()
     _check_paths(config)
     _check_transfer(config)
     config.check_trtllm()
     return resolved
-
-
-def _check_events(config: WorkerConfig) -> None:
-    scheme = {"zmq": "tcp", "nats": "nats", "none": ""}[config.kv_events]
-    endpoint = config.kv_events_endpoint
-    if endpoint and not endpoint.startswith(f"{scheme}://"):
-        expected = f"{scheme}://HOST:PORT with --kv-events {config.kv_events}"
-        raise OptionError("--kv-events-endpoint", endpoint, expected)
 
 
 def _check_policy(name: str) -> None:

@@ -78,6 +78,8 @@ _STREAM_TOTALS: Rows = (
     ("publish_failures", "Frames that the transport refused.", "send_failures"),
     ("replays", "Replay pages served.", "replays"),
     ("snapshots", "Snapshots served.", "snapshots"),
+    ("requests_refused", "Control requests that were not understood.", "refused_requests"),
+    ("readers_refused", "Readers turned away for want of the right key.", "refused_readers"),
 )
 
 

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from shepherd_events.block_hash import HASH_ALGO
 from shepherd_events.discovery import StreamDescriptor
+from shepherd_events.epoch_file import EpochFile
 from shepherd_events.errors import KvEventsError
 from shepherd_events.events import StreamId, StreamInfo
 from shepherd_events.publisher import KvEventPublisher, PublisherCounters
@@ -19,9 +20,6 @@ from shepherd_worker.errors import UnreachableError, UnusableInputError
 from shepherd_worker.health import StreamPosition
 
 log = logging.getLogger(__name__)
-
-DEFAULT_ZMQ_ENDPOINT = "tcp://127.0.0.1:0"
-DEFAULT_BROKER = "nats://127.0.0.1:4222"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +35,23 @@ class WorkerStream:
 
         Raises:
             UnreachableError: the package that a transport needs is missing.
-            UnusableInputError: `--kv-events-endpoint` cannot be used.
+            UnusableInputError: the endpoint, a key or the epoch file cannot be used.
         """
         if config.kv_events == "none" or config.role is Role.ENCODE:
             return cls(None, None)
         stream = StreamId(config.worker_id or f"{instance_id:x}")
+        epoch_path = config.kv_events_epoch_file
         try:
-            publisher = KvEventPublisher(stream, _info(config, info), _transport(config, stream))
+            publisher = KvEventPublisher(
+                stream,
+                _info(config, info),
+                _transport(config, stream),
+                epoch_file=EpochFile(epoch_path) if epoch_path else None,
+            )
             publisher.start()
         except (KvEventsError, ValueError) as error:
             raise UnusableInputError(
-                f"--kv-events-endpoint {config.kv_events_endpoint}: {error}"
+                f"KV events cannot be published at {config.stream_endpoint}: {error}"
             ) from error
         return cls(
             publisher,
@@ -87,28 +91,22 @@ def _transport(config: WorkerConfig, stream: StreamId) -> PublisherTransport:
         return _nats_transport(config, stream)
     from shepherd_events.transports.zmq import ZmqPublisherTransport  # noqa: PLC0415 - as above
 
-    url = urlsplit(config.kv_events_endpoint or DEFAULT_ZMQ_ENDPOINT)
-    return ZmqPublisherTransport(url.hostname or "", url.port or 0)
+    url = urlsplit(config.stream_endpoint)
+    return ZmqPublisherTransport(url.hostname or "", url.port or 0, curve=config.curve_credentials)
 
 
 def _nats_transport(config: WorkerConfig, stream: StreamId) -> PublisherTransport:
     try:
-        # the extra is optional
-        from shepherd_events.transports.nats_connection import NatsCredentials  # noqa: PLC0415
-        from shepherd_events.transports.nats_publisher import (  # noqa: PLC0415
+        from shepherd_events.transports.nats_publisher import (  # noqa: PLC0415 - an extra
             NatsPublisherTransport,
         )
     except ModuleNotFoundError as error:
         raise UnreachableError(
             f"--kv-events nats needs the package {error.name}: pip install 'shepherd-worker[nats]'"
         ) from error
-    credentials = NatsCredentials(
-        ca_file=config.kv_events_ca_file,
-        nkey_seed_file=config.kv_events_nkey_file,
-        tls=config.kv_events_tls,
+    return NatsPublisherTransport(
+        config.stream_endpoint, stream, credentials=config.nats_credentials
     )
-    server = config.kv_events_endpoint or DEFAULT_BROKER
-    return NatsPublisherTransport(server, stream, credentials=credentials)
 
 
 def _info(config: WorkerConfig, info: EngineInfo) -> StreamInfo:

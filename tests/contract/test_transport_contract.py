@@ -7,13 +7,17 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
 
 import pytest
 
+from curve_keys import CurveKeys
 from nats_broker import NatsBroker
 from shepherd_events.errors import NoAnswerError, TransportError
 from shepherd_events.events import StreamAddress, StreamId
 from shepherd_events.transports import connect
+from shepherd_events.transports.credentials import ReaderCredentials
 from shepherd_events.transports.memory import MemoryBroker
 from shepherd_events.transports.nats_publisher import NatsPublisherTransport
 from shepherd_events.transports.protocol import (
@@ -44,8 +48,14 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsBroker]:
     broker.kill()
 
 
-@pytest.fixture(params=["memory", "zmq", "nats"])
-def wires(request: pytest.FixtureRequest) -> Wires:
+@pytest.fixture(params=["memory", "zmq", "curve", "nats"])
+def wires(request: pytest.FixtureRequest, tmp_path: Path) -> Wires:
+    if request.param == "curve":
+        keys = CurveKeys(tmp_path)
+        return Wires(
+            lambda: ZmqPublisherTransport(curve=keys.publisher),
+            partial(connect, credentials=ReaderCredentials(curve=keys.reader())),
+        )
     if request.param == "zmq":
         return Wires(ZmqPublisherTransport, connect)
     if request.param == "nats":

@@ -17,7 +17,8 @@ from shepherd_events.events import StreamAddress
 from shepherd_events.publisher import KvEventPublisher
 from shepherd_events.stream_cursor import Position
 from shepherd_events.subscriber import StreamState, subscribe
-from shepherd_events.transports.nats_connection import NatsCredentials, check_server
+from shepherd_events.transports.credentials import NatsCredentials
+from shepherd_events.transports.nats_connection import check_server
 from shepherd_events.transports.nats_publisher import NatsPublisherTransport
 from shepherd_events.transports.nats_subscriber import NatsSubscriberTransport
 from stream_readers import INFO, STREAM, Reader, removed, stored, turn, wait_until
@@ -142,6 +143,26 @@ async def test_an_older_publisher_of_the_same_stream_is_stopped(broker: NatsBrok
         await reader.read_until(lambda: bool(reader.frames) and reader.frames[-1].epoch == 2000)
         await reader.read_until(lambda: reader.numbers[-1] == 3)
         assert {frame.epoch for frame in reader.frames} == {2000}
+
+
+async def test_row_3_the_log_keeps_epochs_growing_when_the_clock_was_set_back(
+    broker: NatsBroker,
+) -> None:
+    first = publisher_at(broker, epoch=2000)
+    first.start()
+    first.publish_turn(turn(1))
+    first.close("gone")
+    second = publisher_at(broker, epoch=1000)
+    second.start()
+    second.publish_turn(turn(2))
+
+    assert second.epoch == 2001
+    async with subscribe(first.address) as subscription:
+        reader = Reader(subscription)
+        await reader.read_until(lambda: bool(reader.frames) and reader.frames[-1].epoch == 2001)
+        await reader.read_up_to(2)
+    second.close("done")
+    assert second.counters.send_failures == 0
 
 
 async def test_frames_beyond_the_window_are_counted_and_replayed(broker: NatsBroker) -> None:

@@ -167,6 +167,15 @@ class MemoryPublisherTransport:
         self._answering = threading.Lock()
         self._bound = False
 
+    @property
+    def num_refused(self) -> int:
+        """None: whoever is in this process may read."""
+        return 0
+
+    def last_epoch(self) -> int:
+        """Nothing outlives its publisher here."""
+        return 0
+
     def bind(self, answer: Callable[[bytes], bytes]) -> Endpoints:
         """Be at the place."""
 

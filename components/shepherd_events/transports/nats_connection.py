@@ -10,7 +10,6 @@ whoever reads the subjects reads the frames.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import re
 import ssl
@@ -22,23 +21,13 @@ from nats.aio.client import Client
 
 from shepherd_events.errors import TransportError
 from shepherd_events.events import StreamAddress, StreamId
+from shepherd_events.transports.addresses import is_loopback
+from shepherd_events.transports.credentials import NatsCredentials
 
 logger = logging.getLogger(__name__)
 
 _PLAIN = re.compile(r"[A-Za-z0-9-]")
 _RECONNECT_S = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class NatsCredentials:
-    """Files that say who we are and whom we believe; empty where there is none."""
-
-    ca_file: str = ""
-    """Certificates of the authority that signed the broker's; empty takes the system's."""
-    nkey_seed_file: str = ""
-    """The user's NKEY seed."""
-    tls: bool = False
-    """Encrypt also towards a broker on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +78,7 @@ def check_server(server: str, credentials: NatsCredentials) -> None:
         raise TransportError(f"{server!r} is no broker: expected nats://HOST:PORT")
     if url.username or url.password:
         raise TransportError("credentials belong in a file, not in the broker's URL")
-    if _is_loopback(url.hostname) or (credentials.tls and credentials.nkey_seed_file):
+    if is_loopback(url.hostname) or (credentials.tls and credentials.nkey_seed_file):
         return
     raise TransportError(
         f"refusing to use the broker {server} without TLS and an NKEY: "
@@ -131,12 +120,3 @@ async def _log_error(error: Exception) -> None:
 
 def _escaped(char: str) -> str:
     return char if _PLAIN.fullmatch(char) else "".join(f"={byte:02X}" for byte in char.encode())
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

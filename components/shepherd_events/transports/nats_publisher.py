@@ -28,8 +28,8 @@ from nats.aio.msg import Msg
 from shepherd_events.errors import TransportError
 from shepherd_events.events import StreamId
 from shepherd_events.transports.ack_window import AckWindow, LoggedFrame
+from shepherd_events.transports.credentials import NatsCredentials
 from shepherd_events.transports.nats_connection import (
-    NatsCredentials,
     Subjects,
     check_server,
     open_connection,
@@ -80,7 +80,7 @@ class NatsPublisherTransport:
         self._wakeup: asyncio.Event
         self._moved: asyncio.Event
         """The window has become shorter."""
-        self._writer: asyncio.Task[None]
+        self._writer: asyncio.Task[None] | None = None
         self._publishing: set[asyncio.Task[None]] = set()
         self._answering = ThreadPoolExecutor(1, thread_name_prefix="kv-events-control")
 
@@ -89,19 +89,21 @@ class NatsPublisherTransport:
         """Numbered frames that the broker has not acknowledged."""
         return len(self._window)
 
+    @property
+    def num_refused(self) -> int:
+        """The broker turns readers away, and counts them."""
+        return 0
+
+    def last_epoch(self) -> int:
+        """Connect, and read the epoch of the last frame in the log."""
+        self._connect()
+        return position_of(self._window.log_end).epoch
+
     def bind(self, answer: Callable[[bytes], bytes]) -> Endpoints:
         """Connect, have the log exist and answer control requests."""
         self._answer = answer
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name="kv-events-nats", daemon=True
-        )
-        self._thread.start()
-        try:
-            self._call(self._open())
-        except (OSError, TimeoutError, nats.errors.Error) as error:
-            self._stop()
-            raise TransportError(f"cannot publish through {self._server}: {error!r}") from error
+        self._connect()
+        self._reach(self._serve())
         return Endpoints(
             live=f"{self._server}/{self._subjects.live}",
             control=f"{self._server}/{self._subjects.control}",
@@ -138,7 +140,6 @@ class NatsPublisherTransport:
     # ---- In the loop's thread
 
     async def _open(self) -> None:
-        self._wakeup, self._moved = asyncio.Event(), asyncio.Event()
         async with asyncio.timeout(_START_TIMEOUT_S):
             self._client = await open_connection(
                 self._server, self._credentials, "shepherd publisher"
@@ -147,6 +148,13 @@ class NatsPublisherTransport:
         try:
             await self._log.create(self._retention)
             self._window.rebase(await self._log.end())
+        except BaseException:
+            await self._client.close()
+            raise
+
+    async def _serve(self) -> None:
+        self._wakeup, self._moved = asyncio.Event(), asyncio.Event()
+        try:
             await self._client.subscribe(self._subjects.control, cb=self._on_request)
             await self._client.flush()
         except BaseException:
@@ -210,11 +218,31 @@ class NatsPublisherTransport:
                     await self._moved.wait()
                     self._moved.clear()
         finally:
-            self._writer.cancel()
-            await asyncio.gather(self._writer, *self._publishing, return_exceptions=True)
+            writer = [] if self._writer is None else [self._writer]
+            for task in writer:
+                task.cancel()
+            await asyncio.gather(*writer, *self._publishing, return_exceptions=True)
             await self._client.close()
 
     # ---- Between the threads
+
+    def _connect(self) -> None:
+        """Start the loop's thread and open the log, once."""
+        if self._loop is not None:
+            return
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="kv-events-nats", daemon=True
+        )
+        self._thread.start()
+        self._reach(self._open())
+
+    def _reach(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            self._call(work)
+        except (OSError, TimeoutError, nats.errors.Error) as error:
+            self._stop()
+            raise TransportError(f"cannot publish through {self._server}: {error!r}") from error
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         assert self._loop is not None

@@ -18,8 +18,8 @@ from shepherd_events.codec import decode_request, encode_reply
 from shepherd_events.control import ReplayRequest
 from shepherd_events.errors import CodecError, NoAnswerError, TransportError
 from shepherd_events.events import StreamAddress
+from shepherd_events.transports.credentials import NatsCredentials
 from shepherd_events.transports.nats_connection import (
-    NatsCredentials,
     Subjects,
     check_server,
     open_connection,

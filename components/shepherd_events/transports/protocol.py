@@ -31,6 +31,19 @@ class PublisherTransport(Protocol):
         """What `StreamAddress.transport` says of it."""
         ...
 
+    @property
+    def num_refused(self) -> int:
+        """Readers turned away so far; 0 where somebody else decides, such as a broker."""
+        ...
+
+    def last_epoch(self) -> int:
+        """The highest epoch of the stream that the wire remembers; 0 where it keeps nothing.
+
+        Raises:
+            TransportError: the wire cannot be reached.
+        """
+        ...
+
     def bind(self, answer: Callable[[bytes], bytes]) -> Endpoints:
         """Listen, and answer control requests from a thread of its own, one at a time.
 

@@ -3,8 +3,8 @@
     live      [topic, frame]                      PUB -> SUB, drops beyond its high-water mark
     control   [request id, request] / [.., reply] DEALER <-> ROUTER, one request at a time
 
-Readers are not authenticated, so only loopback addresses are listened on.  A
-frame crosses two bounded queues and the kernel's buffers; what does not fit is
+Without CURVE keys readers are not authenticated, so that only loopback addresses
+are listened on; with them both sockets are encrypted and behind a gate.  A frame crosses two bounded queues and the kernel's buffers; what does not fit is
 dropped there and found missing by the reader.  A reader that stops in the
 middle of a replay holds back a few replies of its own and nothing else.
 
@@ -14,10 +14,10 @@ Source: the ZeroMQ guide's Clone pattern (chapter 5), less its server-side state
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import threading
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import zmq
 import zmq.asyncio
@@ -25,7 +25,10 @@ import zmq.asyncio
 from shepherd_events.codec import MAX_FRAME_BYTES, MAX_MESSAGE_BYTES
 from shepherd_events.errors import ListenerRefusedError, NoAnswerError, TransportError
 from shepherd_events.events import StreamAddress
+from shepherd_events.transports.addresses import is_loopback, is_wildcard
+from shepherd_events.transports.credentials import CurveCredentials
 from shepherd_events.transports.protocol import Endpoints, topic_of
+from shepherd_events.transports.zmq_curve import Gate, reader_keys
 
 logger = logging.getLogger(__name__)
 
@@ -50,20 +53,33 @@ class ZmqPublisherTransport:
         port: int = 0,
         control_port: int = 0,
         *,
+        curve: CurveCredentials | None = None,
         send_hwm_frames: int = DEFAULT_HWM_FRAMES,
     ) -> None:
         """Port 0 takes any that is free.
 
         Raises:
-            ListenerRefusedError: `host` is not a loopback address.
+            ListenerRefusedError: `host` is not a loopback address and there are no keys, or it
+                is every address, which no reader could connect to.
+            CredentialsError: a file of keys cannot be used.
         """
-        if not _is_loopback(host):
+        if is_wildcard(host) or (curve is None and not is_loopback(host)):
             raise ListenerRefusedError(host)
+        self._gate = None if curve is None else Gate(curve)
         self._host = f"[{host}]" if ":" in host else host
         self._port = port
         self._control_port = control_port
         self._send_hwm_frames = send_hwm_frames
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
+
+    @property
+    def num_refused(self) -> int:
+        """Handshakes that failed."""
+        return 0 if self._gate is None else self._gate.num_refused
+
+    def last_epoch(self) -> int:
+        """Nothing outlives its publisher here."""
+        return 0
 
     def bind(self, answer: Callable[[bytes], bytes]) -> Endpoints:
         """Listen on both ports and start the thread that answers."""
@@ -73,13 +89,20 @@ class ZmqPublisherTransport:
         control = self._context.socket(zmq.ROUTER)
         control.set_hwm(_UNREAD_REPLIES)
         control.maxmsgsize = _MAX_REQUEST_BYTES
+        if self._gate is not None:
+            self._gate.open(self._context)
+            self._gate.guard(self._live, "live")
+            self._gate.guard(control, "control")
+            self._gate.start()
         try:
             endpoints = Endpoints(
                 live=self._listen(self._live, self._port),
                 control=self._listen(control, self._control_port),
             )
         except TransportError:
-            self._context.destroy(linger=0)
+            self._live.close(linger=0)
+            control.close(linger=0)
+            self._context.term()
             self._context = None
             raise
         self._answering = threading.Thread(
@@ -104,6 +127,8 @@ class ZmqPublisherTransport:
         self._context.term()
         self._context = None
         self._answering.join()
+        if self._gate is not None:
+            self._gate.join()
 
     def _listen(self, socket: zmq.Socket[bytes], port: int) -> str:
         endpoint = f"tcp://{self._host}:{port}"
@@ -119,9 +144,17 @@ class ZmqSubscriberTransport:
     """The receiving end; see `SubscriberTransport`."""
 
     def __init__(
-        self, address: StreamAddress, *, receive_hwm_frames: int = DEFAULT_HWM_FRAMES
+        self,
+        address: StreamAddress,
+        *,
+        curve: CurveCredentials | None = None,
+        receive_hwm_frames: int = DEFAULT_HWM_FRAMES,
     ) -> None:
+        """Raises TransportError where the address cannot be connected to, at all or like this."""
         self._address = address
+        self._keys = None if curve is None else reader_keys(curve)
+        if curve is None:
+            _check_is_near(address.live)
         self._topic = topic_of(address.stream).encode()
         self._context = zmq.asyncio.Context.instance()
         self._live = self._connect(zmq.SUB, address.live, receive_hwm_frames, MAX_FRAME_BYTES)
@@ -174,6 +207,9 @@ class ZmqSubscriberTransport:
         socket.reconnect_ivl = _RECONNECT_MS
         socket.reconnect_ivl_max = _RECONNECT_MAX_MS
         socket.ipv6 = "[" in endpoint
+        if self._keys is not None:
+            own, socket.curve_serverkey = self._keys
+            own.put_on(socket)
         try:
             socket.connect(endpoint)
         except zmq.ZMQError as error:
@@ -200,10 +236,10 @@ def _serve(control: zmq.Socket[bytes], answer: Callable[[bytes], bytes]) -> None
         control.close(linger=0)
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _check_is_near(endpoint: str) -> None:
+    """Refuse to believe what arrives in clear from another machine."""
+    host = urlsplit(endpoint).hostname
+    if host is not None and not is_loopback(host):
+        raise TransportError(
+            f"refusing to read {endpoint} without CURVE keys: anybody could pretend to publish there"
+        )

@@ -1,0 +1,120 @@
+"""The worker's options about its KV event stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+from shepherd_config import OptionError, option
+from shepherd_config.addresses import is_loopback
+from shepherd_events.errors import CredentialsError
+from shepherd_events.transports.credentials import CurveCredentials, NatsCredentials
+from shepherd_worker.errors import UnusableInputError
+
+DEFAULT_ENDPOINTS = {"zmq": "tcp://127.0.0.1:0", "nats": "nats://127.0.0.1:4222", "none": ""}
+_SCHEMES = {"zmq": "tcp", "nats": "nats", "none": ""}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamOptions:
+    """Where the stream goes, and who may read it.
+
+    Without slots of its own: a class cannot have two bases with slots.
+    """
+
+    kv_events: Literal["zmq", "nats", "none"] = option(
+        "How the KV event stream is published; over nats it outlives the worker.",
+        default="zmq",
+        group="events",
+    )
+    kv_events_endpoint: str = option(
+        "Where: tcp://HOST:PORT for zmq, port 0 takes a free one; nats://HOST:PORT of the broker for nats; "
+        "empty takes this machine. Beyond loopback with keys only.",
+        default="",
+        group="events",
+    )
+    kv_events_curve_file: str = option(
+        "For zmq: file of mode 600 with this worker's CURVE key pair.", default="", group="events"
+    )
+    kv_events_curve_readers: str = option(
+        "For zmq: directory with the public keys (*.key) of the readers that may connect.",
+        default="",
+        group="events",
+    )
+    kv_events_tls: bool = option(
+        "Speak to the broker over TLS, also on this machine.", default=False, group="events"
+    )
+    kv_events_ca_file: str = option(
+        "Certificates of the authority that signed the broker's; empty takes the system's.",
+        default="",
+        group="events",
+    )
+    kv_events_nkey_file: str = option(
+        "File with the NKEY seed that this worker shows the broker.", default="", group="events"
+    )
+    kv_events_epoch_file: str = option(
+        "File that keeps the stream's last epoch, for a --worker-id that comes back after the clock was set back; "
+        "empty has none. Over nats the broker's log knows it as well.",
+        default="",
+        group="events",
+    )
+    worker_id: str = option(
+        "Name of the stream; empty takes Dynamo's instance id.", default="", group="events"
+    )
+
+    @property
+    def stream_endpoint(self) -> str:
+        """Where the stream goes, the default filled in; empty where there is none."""
+        return self.kv_events_endpoint or DEFAULT_ENDPOINTS[self.kv_events]
+
+    @property
+    def curve_credentials(self) -> CurveCredentials | None:
+        """The keys for ZMQ, if there are any."""
+        if not self.kv_events_curve_file:
+            return None
+        return CurveCredentials(self.kv_events_curve_file, self.kv_events_curve_readers)
+
+    @property
+    def nats_credentials(self) -> NatsCredentials:
+        """The files for NATS."""
+        return NatsCredentials(
+            ca_file=self.kv_events_ca_file,
+            nkey_seed_file=self.kv_events_nkey_file,
+            tls=self.kv_events_tls,
+        )
+
+    def check_stream(self) -> None:
+        """Refuse what cannot work, before a model is loaded.
+
+        Raises:
+            OptionError: options that do not go together.
+            UnusableInputError: a file of keys that cannot be used.
+        """
+        endpoint = self.stream_endpoint
+        if not endpoint.startswith(_SCHEMES[self.kv_events]):
+            expected = f"{_SCHEMES[self.kv_events]}://HOST:PORT with --kv-events {self.kv_events}"
+            raise OptionError("--kv-events-endpoint", endpoint, expected)
+        if bool(self.kv_events_curve_file) != bool(self.kv_events_curve_readers):
+            raise OptionError(
+                "--kv-events-curve-file",
+                self.kv_events_curve_file,
+                "--kv-events-curve-readers and it, or neither",
+            )
+        if self.kv_events == "zmq":
+            self._check_listener(urlsplit(endpoint).hostname or "")
+
+    def _check_listener(self, host: str) -> None:
+        if self.curve_credentials is not None:
+            from shepherd_events.transports.zmq_curve import Gate  # noqa: PLC0415 - only with zmq
+
+            try:
+                Gate(self.curve_credentials)
+            except CredentialsError as error:
+                raise UnusableInputError(f"--kv-events-curve-file, -readers: {error}") from error
+        elif not is_loopback(host):
+            raise OptionError(
+                "--kv-events-endpoint",
+                self.kv_events_endpoint,
+                "a loopback address, or --kv-events-curve-file: whoever reaches it reads the frames",
+            )
