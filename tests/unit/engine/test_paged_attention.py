@@ -51,10 +51,11 @@ def caches(num_kv_heads: int, head_dim: int, block_size: int) -> tuple[PagedKvCa
 
 
 def segments(block_size: int) -> list[Segment]:
+    """Decodes and chunks in an order that gathering, which puts short decodes first, keeps."""
     random = Random(1)
     free = random.sample(range(NUM_BLOCKS), NUM_BLOCKS)
     made = []
-    for start, count, num_logits in ((10, 1, 1), (0, 17, 1), (13, 9, 3), (0, 1, 1), (40, 1, 1)):
+    for start, count, num_logits in ((0, 1, 1), (0, 17, 1), (10, 1, 1), (13, 9, 3), (40, 1, 1)):
         num_blocks = -(-(start + count) // block_size)
         blocks = [free.pop() for _ in range(num_blocks)]
         made.append(Segment(array("I", range(count)), start, blocks, num_logits))

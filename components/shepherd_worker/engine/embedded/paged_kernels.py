@@ -52,6 +52,87 @@ def store_kernel(
         tl.store(storage + (row + value_row) * row_size + at, values, mask=inside)
 
 
+@triton.jit
+def _share_of_context(
+    first_position,
+    end,
+    split,
+    WINDOW: tl.constexpr,
+    STEP: tl.constexpr,
+    NUM_SPLITS: tl.constexpr,
+):
+    """Positions [begin, end) that a split of a tile attends to; they may be none."""
+    begin = first_position * 0
+    if WINDOW > 0:
+        begin = tl.maximum(first_position - WINDOW + 1, 0) // STEP * STEP
+    if NUM_SPLITS > 1:
+        share = tl.cdiv(tl.cdiv(end - begin, NUM_SPLITS), STEP) * STEP
+        begin += split * share
+        end = tl.minimum(end, begin + share)
+    return begin, end
+
+
+@triton.jit
+def _mix_values(
+    queries,
+    storage,
+    table,
+    kv_head,
+    own,
+    begin,
+    end,
+    key_row,
+    value_row,
+    rows_per_block,
+    scale,
+    WINDOW: tl.constexpr,
+    NUM_KV_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    PADDED_DIM: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    TILE_ROWS: tl.constexpr,
+    STEP: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """Values of positions [begin, end) by their weights, the weights' sum, and the best score."""
+    dims = tl.arange(0, PADDED_DIM)
+    in_dim = dims < HEAD_DIM
+    top = tl.full([TILE_ROWS], float("-inf"), tl.float32)
+    total = tl.zeros([TILE_ROWS], tl.float32)
+    mixed = tl.zeros([TILE_ROWS, PADDED_DIM], tl.float32)
+    for start in range(begin, end, STEP):
+        seen = start + tl.arange(0, STEP)
+        valid = seen < end
+        block = tl.load(table + seen // BLOCK_SIZE, mask=valid, other=0).to(tl.int64)
+        row = (block * rows_per_block + seen % BLOCK_SIZE) * NUM_KV_HEADS + kv_head
+        key_at = (row + key_row * NUM_KV_HEADS) * HEAD_DIM
+        value_at = (row + value_row * NUM_KV_HEADS) * HEAD_DIM
+        keys = tl.load(
+            storage + key_at[None, :] + dims[:, None],
+            mask=valid[None, :] & in_dim[:, None],
+            other=0.0,
+        )
+        scores = tl.dot(queries, keys, input_precision=PRECISION) * (scale * _LOG2_E)
+        visible = valid[None, :] & (seen[None, :] <= own[:, None])
+        if WINDOW > 0:
+            visible = visible & (seen[None, :] > own[:, None] - WINDOW)
+        scores = tl.where(visible, scores, float("-inf"))
+        new_top = tl.maximum(top, tl.max(scores, 1))
+        safe_top = tl.where(new_top == float("-inf"), 0.0, new_top)
+        weights = tl.exp2(scores - safe_top[:, None])
+        fade = tl.exp2(top - safe_top)
+        values = tl.load(
+            storage + value_at[:, None] + dims[None, :],
+            mask=valid[:, None] & in_dim[None, :],
+            other=0.0,
+        )
+        total = total * fade + tl.sum(weights, 1)
+        mixed = mixed * fade[:, None]
+        mixed += tl.dot(weights.to(values.dtype), values, input_precision=PRECISION)
+        top = new_top
+    return mixed, total, top
+
+
 @triton.jit(do_not_specialize_on_alignment=["tiles", "tables"])
 def attend_kernel(
     query,
@@ -98,48 +179,11 @@ def attend_kernel(
     queries = tl.load(query + query_at[:, None] + dims[None, :], mask=in_query, other=0.0)
 
     end = first_position + num_tokens
-    begin = 0
-    if WINDOW > 0:
-        begin = tl.maximum(first_position - WINDOW + 1, 0) // STEP * STEP
-    if NUM_SPLITS > 1:
-        share = tl.cdiv(tl.cdiv(end - begin, NUM_SPLITS), STEP) * STEP
-        begin += split * share
-        end = tl.minimum(end, begin + share)
-
-    top = tl.full([TILE_ROWS], float("-inf"), tl.float32)
-    total = tl.zeros([TILE_ROWS], tl.float32)
-    mixed = tl.zeros([TILE_ROWS, PADDED_DIM], tl.float32)
-    for start in range(begin, end, STEP):
-        seen = start + tl.arange(0, STEP)
-        valid = seen < end
-        block = tl.load(table + seen // BLOCK_SIZE, mask=valid, other=0).to(tl.int64)
-        row = (block * rows_per_block + seen % BLOCK_SIZE) * NUM_KV_HEADS + kv_head
-        key_at = (row + key_row * NUM_KV_HEADS) * HEAD_DIM
-        value_at = (row + value_row * NUM_KV_HEADS) * HEAD_DIM
-        keys = tl.load(
-            storage + key_at[None, :] + dims[:, None],
-            mask=valid[None, :] & in_dim[:, None],
-            other=0.0,
-        )
-        scores = tl.dot(queries, keys, input_precision=PRECISION) * (scale * _LOG2_E)
-        visible = valid[None, :] & (seen[None, :] <= own[:, None])
-        if WINDOW > 0:
-            visible = visible & (seen[None, :] > own[:, None] - WINDOW)
-        scores = tl.where(visible, scores, float("-inf"))
-        new_top = tl.maximum(top, tl.max(scores, 1))
-        safe_top = tl.where(new_top == float("-inf"), 0.0, new_top)
-        weights = tl.exp2(scores - safe_top[:, None])
-        fade = tl.exp2(top - safe_top)
-        values = tl.load(
-            storage + value_at[:, None] + dims[None, :],
-            mask=valid[:, None] & in_dim[None, :],
-            other=0.0,
-        )
-        total = total * fade + tl.sum(weights, 1)
-        mixed = mixed * fade[:, None]
-        mixed += tl.dot(weights.to(values.dtype), values, input_precision=PRECISION)
-        top = new_top
-
+    begin, end = _share_of_context(first_position, end, split, WINDOW, STEP, NUM_SPLITS)
+    mixed, total, top = _mix_values(
+        queries, storage, table, kv_head, own, begin, end, key_row, value_row, rows_per_block,
+        scale, WINDOW, NUM_KV_HEADS, HEAD_DIM, PADDED_DIM, BLOCK_SIZE, TILE_ROWS, STEP, PRECISION,
+    )  # fmt: skip
     if NUM_SPLITS == 1:
         mixed = mixed / tl.where(total == 0.0, 1.0, total)[:, None]
         output_at = (first_row + token) * (NUM_KV_HEADS * GROUP) + head
