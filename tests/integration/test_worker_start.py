@@ -14,6 +14,7 @@ import pytest
 
 from shepherd_cli.stack import free_port
 from tiny_models import make_tiny_model
+from trtllm_fake import no_trtllm
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,9 @@ def test_a_listener_beyond_loopback_is_refused(tmp_path: Path, model: Path) -> N
 
 
 def test_an_engine_whose_package_is_missing_is_code_4(tmp_path: Path, model: Path) -> None:
-    if importlib.util.find_spec("tensorrt_llm"):
+    with no_trtllm():
+        installed = importlib.util.find_spec("tensorrt_llm") is not None
+    if installed:
         pytest.skip("TensorRT-LLM is installed here")
     code, lines = start(tmp_path, "--model", str(model), "--engine", "trtllm")
 

@@ -7,7 +7,9 @@ backend's thread; it is the callback's business to go to another one.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
+import os
 import threading
 import time
 from collections import deque
@@ -62,7 +64,7 @@ class Backend:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _start(self) -> EngineInfo:
-        runner = NEXT_RUNNERS.popleft() if NEXT_RUNNERS else FakeRunner(self.config)
+        runner = NEXT_RUNNERS.popleft() if NEXT_RUNNERS else _make_runner(self.config)
         counted = _CountedRunner(runner, self._record) if self._stats_on else runner
         self.engine = EmbeddedEngine(self.config, counted, name="fake")
         info = await self.engine.start()
@@ -160,6 +162,15 @@ async def _run(steps: AsyncIterator[Step], deliver: Callable[[Step | Exception],
         deliver(Step(TokenChunk((), finish_reason=FinishReason.CANCELLED)))
     except Exception as error:  # noqa: BLE001 - a request's edge; its reader raises it
         deliver(error)
+
+
+def _make_runner(config: EngineConfig) -> Runner:
+    """`FAKE_TRTLLM_RUNNER=torch` computes with the model, anything else predictably without."""
+    if os.environ.get("FAKE_TRTLLM_RUNNER") != "torch":
+        return FakeRunner(config)
+    from shepherd_worker.engine.embedded.torch_runner import TorchRunner
+
+    return TorchRunner(dataclasses.replace(config, device="cpu", dtype="float32"))
 
 
 class _CountedRunner:

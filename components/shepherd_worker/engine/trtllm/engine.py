@@ -56,7 +56,6 @@ from shepherd_worker.errors import (
     EngineDeadError,
     EngineFailedError,
     OverloadedError,
-    StartError,
 )
 from shepherd_worker.image import Array
 from shepherd_worker.request import FinishReason, GenerateRequest, TokenChunk
@@ -97,9 +96,11 @@ class TrtllmEngine:
         library: Library,
         *,
         clock_ns: Callable[[], int] = time.time_ns,
+        shutdown_timeout_s: float = SHUTDOWN_TIMEOUT_S,
+        exit_grace_s: float = EXIT_GRACE_S,
         exit_process: Callable[[int], None] = os._exit,
     ) -> None:
-        """`exit_process` ends a process that TensorRT-LLM keeps from ending.
+        """`exit_process` ends a process that TensorRT-LLM keeps from ending, after both times.
 
         Raises:
             UnusableInputError: an option's file or object cannot be read.
@@ -107,6 +108,8 @@ class TrtllmEngine:
         self._config = config
         self._library = library
         self._clock_ns = clock_ns
+        self._shutdown_timeout_s = shutdown_timeout_s
+        self._exit_grace_s = exit_grace_s
         self._exit_process = exit_process
         self._arguments = engine_arguments(config, library)
         self._ids = RequestIds(library)
@@ -137,8 +140,6 @@ class TrtllmEngine:
             raise self._dead
         try:
             llm = self._loading.result()
-        except StartError:
-            raise
         except Exception as error:
             log.exception("TensorRT-LLM did not start")
             raise EngineFailedError(f"TensorRT-LLM did not start: {error}") from error
@@ -363,11 +364,11 @@ class TrtllmEngine:
         if self._loading.cancelled() or self._loading.exception() is not None:
             return
         ending = in_daemon(self._loading.result().shutdown, "trtllm-shutdown")
-        done, _ = await asyncio.wait((ending,), timeout=SHUTDOWN_TIMEOUT_S)
+        done, _ = await asyncio.wait((ending,), timeout=self._shutdown_timeout_s)
         if not done:
-            log.critical("TensorRT-LLM did not shut down in %.0f s", SHUTDOWN_TIMEOUT_S)
+            log.critical("TensorRT-LLM did not shut down in %.0f s", self._shutdown_timeout_s)
             timer = threading.Timer(
-                EXIT_GRACE_S, self._exit_process, (EngineFailedError.exit_code,)
+                self._exit_grace_s, self._exit_process, (EngineFailedError.exit_code,)
             )
             timer.daemon = True
             timer.start()

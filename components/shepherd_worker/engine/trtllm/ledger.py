@@ -8,9 +8,9 @@ and not taken back is what the engine told us it holds, as far as we know.
 - A block whose parent goes, goes before it, whether the engine says so or not.
 - The same block on several attention ranks is stored with the first and removed
   with the last.
-- After a loss nothing is known: everything is cleared, and a block is told again
-  when something proves that it is still there (a child is stored, it moves, a
-  request hits it).
+- After a loss nothing is certain: everything is taken back, and a block is told
+  again when something proves that it is still there (a child is stored, it
+  moves, a request hits it).
 - The end of a sequence is told when all its blocks are stored, before the first
   of them goes, or when waiting longer would be pointless; the tokens that no
   stored block holds are its tail, so that its text is exact in every case.
@@ -28,7 +28,6 @@ from shepherd_events.block_hash import block_hash, root_hash, salt_id
 from shepherd_events.events import (
     Attribution,
     BlockHash,
-    BlocksCleared,
     BlocksRemoved,
     BlocksReused,
     BlocksStored,
@@ -82,7 +81,7 @@ class LedgerCounts:
     lost_events: int = 0
     """Events that the engine discarded before we took them."""
     losses: int = 0
-    """Times that everything had to be cleared."""
+    """Times that everything had to be taken back."""
     unmapped: int = 0
     """Full blocks that cannot be told: their chain's beginning is not known, or they hold media."""
     late: int = 0
@@ -270,14 +269,12 @@ class Ledger:
             self._out.append(BlocksRemoved(array("Q", [block.block_hash]), tier=old))
 
     def _lost(self, rank: int, event: Lost) -> None:
-        """Clear everything; what other ranks hold is still certain, and told again."""
+        """Take everything back; what other ranks hold is still certain, and told again."""
         self.counts.losses += 1
         self.counts.lost_events += event.num_events
         for track in tuple(self._finished):
             self._tell_end(track)
-        self._out.append(BlocksCleared())
-        self._holders.clear()
-        self.num_resident.update(dict.fromkeys(_TIERS.values(), 0))
+        self._take_back()
         for block in tuple(self._blocks.values()):
             restarted = not event.num_events and block.key[0] == rank
             if restarted or not block.told:  # nothing proved the latter since the last loss
@@ -287,6 +284,19 @@ class Ledger:
         for block in sorted(self._blocks.values(), key=lambda block: block.position):
             if block.key[0] != rank:
                 self._tell([block])
+
+    def _take_back(self) -> None:
+        """Let readers forget all that they were told, leaves first."""
+        told: dict[tuple[Tier, int], None] = {}
+        for block in sorted(self._blocks.values(), key=lambda block: -block.position):
+            if block.told:
+                told[block.tier, block.block_hash] = None
+        for tier in _TIERS.values():
+            values = array("Q", [value for where, value in told if where is tier])
+            if values:
+                self._out.append(BlocksRemoved(values, tier=tier))
+        self._holders.clear()
+        self.num_resident.update(dict.fromkeys(_TIERS.values(), 0))
 
     def _prove(self, values: list[BlockHash]) -> None:
         """A request hit these blocks: those that a loss made doubtful are there after all."""

@@ -21,7 +21,7 @@ def own_metrics(counts: LedgerCounts, poller: Poller) -> list[Metric]:
 def _adapter_metrics(counts: LedgerCounts, poller: Poller) -> Iterator[Metric]:
     totals = (
         ("events_lost", "Cache events that TensorRT-LLM discarded unread.", counts.lost_events),
-        ("event_losses", "Times that the cache's state had to be cleared.", counts.losses),
+        ("event_losses", "Times that all blocks had to be taken back.", counts.losses),
         ("events_unreadable", "Cache events of an unknown form.", poller.reader.num_unknown),
         ("blocks_unmapped", "Stored blocks that readers cannot be told of.", counts.unmapped),
         ("ends_late", "Sequences that ended before their blocks were told.", counts.late),

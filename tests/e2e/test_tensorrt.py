@@ -1,0 +1,185 @@
+"""TensorRT-LLM's adapter behind Dynamo's frontend, over a fake TensorRT-LLM that runs a real model."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from openai_client import MODEL, Client, eventually, health
+from shepherd_cli.stack import Service, Stack
+from shepherd_cli.tiny_corpus import QUESTIONS
+from trtllm_fake import FAKES
+
+pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
+COMPONENTS = FAKES.parents[1] / "components"
+LATEST = "1.3.0rc26"
+
+
+def trtllm(version: str = "1.3.0rc20") -> dict[str, str]:
+    """The environment of a worker that finds the fake."""
+    path = [str(COMPONENTS), str(FAKES), os.environ.get("PYTHONPATH", "")]
+    return {
+        "PYTHONPATH": ":".join(path),
+        "FAKE_TRTLLM_VERSION": version,
+        "FAKE_TRTLLM_RUNNER": "torch",
+        "SHEPHERD_ENGINE": "trtllm",
+        "SHEPHERD_BLOCK_SIZE": "16",
+    }
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def worker(stack: Stack, model_dir: Path) -> Service:
+    args = ("--model", str(model_dir), "--served-model-name", MODEL)
+    return await stack.worker("trtllm", *args, env=trtllm())
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def client(stack: Stack, worker: Service) -> AsyncIterator[Client]:
+    frontend = await stack.frontend()
+    await stack.model_served(frontend, MODEL)
+    yield Client(stack, frontend, MODEL)
+
+
+async def test_a_prompt_is_answered_and_found_in_the_cache_the_second_time(client: Client) -> None:
+    prompt = "the same long prompt " * 20
+
+    first = await client.complete(prompt)
+    second = await client.complete(prompt)
+
+    assert first["choices"] == second["choices"]
+    assert first["choices"][0]["finish_reason"] in {"length", "stop"}
+    assert second["usage"]["prompt_tokens_details"]["cached_tokens"] >= 64
+
+
+async def test_bad_input_is_a_400_and_the_worker_goes_on(client: Client) -> None:
+    status, answer = await client.post("completions", {"prompt": "long " * 2000})
+
+    assert status == 400
+    assert "context length" in answer["message"].lower()
+    assert (await client.complete("hello"))["choices"]
+
+
+async def test_clients_that_leave_free_their_places(
+    client: Client, stack: Stack, worker: Service
+) -> None:
+    url = f"{client.frontend.url}/v1/completions"
+    body = {
+        "model": MODEL,
+        "prompt": "go on",
+        "stream": True,
+        "max_tokens": 400,
+        "ignore_eos": True,
+    }
+
+    async def leave_after_three_lines() -> None:
+        async with stack.http.post(url, json=body) as response:
+            for _ in range(3):
+                await response.content.readline()
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(6):
+            tasks.create_task(leave_after_three_lines())
+
+    async def nothing_left() -> bool:
+        report = await health(stack, worker)
+        return not any(report["requests"].values()) and not report["blocks"]["referenced"]
+
+    await eventually(nothing_left, timeout_s=10)
+
+
+async def test_metrics_show_the_engines_own_beside_ours(
+    client: Client, stack: Stack, worker: Service
+) -> None:
+    await client.complete("hello")
+    async with stack.http.get(worker.url + "/metrics") as response:
+        text = await response.text()
+
+    for name in (
+        'shepherd_worker_kv_blocks{state="cached"}',
+        "shepherd_trtllm_events_lost_total 0",
+        "trtllm_request_success_total",
+        "trtllm_kv_cache_utilization",
+    ):
+        assert name in text
+
+
+async def test_greedy_text_is_the_same_when_prompts_are_computed_elsewhere(
+    client: Client, stack: Stack, model_dir: Path
+) -> None:
+    """The two sides run different release candidates: what one does not know is dropped."""
+    split = ("--model", str(model_dir), "--served-model-name", "split")
+    async with asyncio.TaskGroup() as tasks:
+        decodes = ("--component", "split", "--role", "decode")
+        prefills = ("--component", "split-prefill", "--role", "prefill")
+        prefill = stack.worker("split-prefill", *split, *prefills, env=trtllm(LATEST))
+        tasks.create_task(prefill)
+        decode = tasks.create_task(stack.worker("split-decode", *split, *decodes, env=trtllm()))
+    await stack.model_served(client.frontend, "split")
+    disaggregated = Client(stack, client.frontend, "split")
+    prompts = [f"question {n}: " + "tell me about the sheep " * (3 + n) for n in range(4)]
+
+    for prompt in prompts:
+        whole = await client.complete(prompt, max_tokens=24)
+        divided = await disaggregated.complete(prompt, max_tokens=24)
+        assert divided["choices"][0]["text"] == whole["choices"][0]["text"]
+    async with stack.http.get(decode.result().url + "/metrics") as response:
+        text = await response.text()
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[:1] != "#")
+    remote = 'shepherd_worker_prompt_tokens_total{source="remote"}'
+    assert float(values[remote]) > 0
+    assert float(values["shepherd_worker_kv_transfer_failures_total"]) == 0
+
+
+async def test_what_a_cache_forgets_memory_has_word_for_word(
+    stack: Stack, client: Client, tiny_chat_model: Path
+) -> None:
+    """The engine tells hexadecimal hashes and partial blocks; turns come out whole."""
+    cache = ("--num-kv-blocks", "20", "--max-seq-len", "304", "--component", "chat")
+    args = ("--model", str(tiny_chat_model), "--served-model-name", "chat", *cache)
+    await stack.worker("chat", *args, env=trtllm(LATEST))
+    memory = await stack.memory()
+    await stack.model_served(client.frontend, "chat")
+    chat = Client(stack, client.frontend, "chat")
+    said: dict[str, list[dict[str, str]]] = {}
+    for number in range(5):
+        messages = said[f"session-{number}"] = list[dict[str, str]]()
+        for turn in range(2):
+            question, _ = QUESTIONS[(number * 2 + turn) % len(QUESTIONS)]
+            messages.append({"role": "user", "content": question})
+            answer = await chat.chat(messages, session=f"session-{number}", max_tokens=48)
+            content = answer["choices"][0]["message"]["content"]
+            messages.append({"role": "assistant", "content": content})
+
+    async def archived() -> Any:
+        url = f"{memory.url}/v1/sessions/session-0/turns"
+        async with stack.http.get(url) as response:
+            turns = (await response.json())["turns"] if response.status == 200 else []
+        return [turn["messages"] for turn in turns if turn["state"] == "archived"]
+
+    assert await eventually(archived) == [said["session-0"][:2]]
+
+
+async def test_streams_that_run_at_sigterm_all_finish(
+    stack: Stack, client: Client, worker: Service
+) -> None:
+    options = {"max_tokens": 150, "ignore_eos": True}
+
+    async def all_run() -> bool:
+        return bool((await health(stack, worker))["requests"]["in_progress"] == 6)
+
+    async with asyncio.TaskGroup() as tasks:
+        streams = [tasks.create_task(client.stream("count", **options)) for _ in range(6)]
+        await eventually(all_run)
+        worker.process.signal(signal.SIGTERM)
+
+    for stream in streams:
+        assert stream.result()[-1]["choices"][0]["finish_reason"] == "length"
+    async with asyncio.timeout(20):
+        assert await worker.process.wait() == 0
