@@ -144,7 +144,7 @@ async def test_what_a_cache_forgets_memory_has_word_for_word(
     cache = ("--num-kv-blocks", "20", "--max-seq-len", "304", "--component", "chat")
     args = ("--model", str(tiny_chat_model), "--served-model-name", "chat", *cache)
     await stack.worker("chat", *args, env=trtllm(LATEST))
-    memory = await stack.memory()
+    memory = await stack.memory("--components", "chat")
     await stack.model_served(client.frontend, "chat")
     chat = Client(stack, client.frontend, "chat")
     said: dict[str, list[dict[str, str]]] = {}
