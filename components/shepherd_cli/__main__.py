@@ -46,6 +46,39 @@ def up(build_dir: BuildDir = DEFAULT_BUILD_DIR) -> None:
     _run(run_up(_made(build_dir), console, say))
 
 
+@app.command()
+def doctor(
+    engine: Annotated[str, typer.Option(help="torch or trtllm: what is to run here.")] = "torch",
+    model: Annotated[str, typer.Option(help="Model directory to examine.")] = "",
+    port: Annotated[list[int] | None, typer.Option(help="Port that must be free.")] = None,
+    nats: Annotated[str, typer.Option(envvar="NATS_SERVER", help="NATS, where used.")] = "",
+    etcd: Annotated[str, typer.Option(envvar="ETCD_ENDPOINTS", help="etcd, where used.")] = "",
+    postgres: Annotated[str, typer.Option(help="PostgreSQL, where used.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check this machine; exits 0 when all is well, 1 with warnings, 2 with failures."""
+    from shepherd_cli import doctor as doctors  # noqa: PLC0415  keeps `--help` quick
+    from shepherd_cli.doctor_checks import CHECKS  # noqa: PLC0415  as above
+    from shepherd_cli.doctor_machine import ThisMachine  # noqa: PLC0415  as above
+
+    if engine not in {"torch", "trtllm"}:
+        raise typer.BadParameter("expected torch or trtllm", param_hint="--engine")
+    patient = doctors.Patient(
+        engine="trtllm" if engine == "trtllm" else "torch",
+        model=model,
+        ports=tuple(port or ()),
+        nats=nats,
+        etcd=etcd,
+        postgres=postgres,
+    )
+    findings = doctors.examine(ThisMachine(), patient, CHECKS)
+    if as_json:
+        typer.echo(doctors.as_json(findings))
+    else:
+        doctors.show(findings, Console())
+    raise typer.Exit(doctors.exit_code(findings))
+
+
 def _made(build_dir: Path) -> Path:
     build_dir.mkdir(parents=True, exist_ok=True)
     return build_dir.resolve()
