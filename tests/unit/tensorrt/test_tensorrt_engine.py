@@ -245,7 +245,8 @@ async def test_stop_strings_are_found_and_the_rest_is_not_told() -> None:
     engine = trtllm()
     async with started(engine):
         whole = await ask(engine, request(PROMPT, 40))
-        tokenizer = engine._started and engine._started.submissions._tokenizer
+        assert engine._started is not None
+        tokenizer = engine._started.submissions._tokenizer
         assert tokenizer is not None
         text = tokenizer.decode(whole.token_ids[:10], skip_special_tokens=False)
         stop = next(piece for piece in text.split() if piece.isascii())
