@@ -194,6 +194,22 @@ def test_tenants_and_adapters_are_told_apart_also_where_events_do_not_say(told: 
     assert events[2].context.lora_name == "tuned"
 
 
+def test_the_engine_may_be_ahead_of_what_we_were_told() -> None:
+    """A block is full before its last tokens have reached us: it is the request's all the same."""
+    mine, other = track(range(6), "mine"), track([9, 9], "other")
+    ledger = ledger_of(mine, other)
+    ledger.apply(0, stored([0, 1, 2, 3, 4, 5, 70, 71], ["a", "b"]))
+    ledger.apply(0, stored([9, 9, 80, 81], ["c"]))
+    ledger.apply(0, stored([5, 5, 5, 5], ["d"], parent="a"))
+    origins = [
+        (event.origin and event.origin.request_id, len(event.block_hashes))
+        for event in ledger.drain()
+        if isinstance(event, BlocksStored)
+    ]
+
+    assert origins == [("mine", 2), ("other", 1), (None, 1)]
+
+
 def test_blocks_that_nobody_asked_for_are_told_without_an_origin() -> None:
     ledger = ledger_of()
     ledger.apply(0, stored(range(4), ["a"], salt="tenant"))

@@ -176,7 +176,8 @@ class TrtllmEngine:
         with self._call(started, request, lambda _: submit(asked), None) as call:
             chunk = await call.next()
             own = to_wire(call.result, started.info.model_fingerprint)
-        self._lease()
+        if chunk.finish_reason is not FinishReason.ERROR:
+            self._lease()
         return PrefillResult(
             replace(chunk, usage=call.answer.usage()), Handoff(engine=NAME, ticket=None, own=own)
         )

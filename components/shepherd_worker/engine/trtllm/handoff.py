@@ -63,7 +63,7 @@ def to_wire(result: Any, model_fingerprint: bytes) -> dict[str, Any]:
     """What a finished context-only result says to the decode worker, as JSON values."""
     params = result.outputs[0].disaggregated_params or result.disaggregated_params
     wire: dict[str, Any] = {_FINGERPRINT: model_fingerprint.hex()}
-    for field in dataclasses.fields(params):
+    for field in () if params is None else dataclasses.fields(params):
         value = getattr(params, field.name)
         if value is None or field.name in _NOT_FOR_DECODE:
             continue

@@ -21,12 +21,10 @@ Pure: no clock, no thread, no I/O.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 
 from shepherd_events.block_hash import block_hash, root_hash, salt_id
 from shepherd_events.events import (
-    Attribution,
     BlockHash,
     BlocksRemoved,
     BlocksReused,
@@ -44,48 +42,17 @@ from shepherd_worker.engine.trtllm.kv_events import (
     Stored,
     StoredBlock,
 )
+from shepherd_worker.engine.trtllm.ledger_block import (
+    TIERS,
+    Key,
+    LedgerBlock,
+    LedgerCounts,
+    Residency,
+    continues,
+    with_descendants,
+)
 from shepherd_worker.engine.trtllm.tracks import Track, TrackIndex
 from shepherd_worker.request import FinishReason
-
-_TIERS = {0: Tier.DEVICE, 1: Tier.HOST}
-Key = tuple[int, BlockName]
-"""Attention rank and name: names of two ranks are different blocks."""
-
-
-@dataclass(slots=True)
-class LedgerBlock:
-    """A full block that the engine told of."""
-
-    key: Key
-    block_hash: BlockHash
-    parent: LedgerBlock | None
-    position: int
-    """In its chain, from 0."""
-    token_ids: array[int]
-    context: CacheContext
-    origin: Attribution | None
-    tier: Tier
-    children: dict[Key, LedgerBlock] = field(default_factory=dict)
-    told: bool = False
-    """Whether readers know of it; not so after a loss, until something proves it."""
-
-
-@dataclass(slots=True)
-class LedgerCounts:
-    """Totals since the start."""
-
-    stored: int = 0
-    evicted: int = 0
-    offloaded: int = 0
-    onboarded: int = 0
-    lost_events: int = 0
-    """Events that the engine discarded before we took them."""
-    losses: int = 0
-    """Times that everything had to be taken back."""
-    unmapped: int = 0
-    """Full blocks that cannot be told: their chain's beginning is not known, or they hold media."""
-    late: int = 0
-    """Ends of sequences that were told although blocks of theirs were not stored in time."""
 
 
 class Ledger:
@@ -93,18 +60,20 @@ class Ledger:
 
     def __init__(self, block_size: int, model_fingerprint: bytes) -> None:
         self.counts = LedgerCounts()
-        self.num_resident = dict.fromkeys(_TIERS.values(), 0)
-        """Blocks that readers believe to be on each tier; any thread may read it."""
         self.tracks = TrackIndex(block_size)
         self._block_size = block_size
         self._fingerprint = model_fingerprint
         self._blocks: dict[Key, LedgerBlock] = {}
         self._partial: set[Key] = set()
-        self._holders: dict[tuple[int, Tier], int] = {}
-        """Ranks that hold a block on a tier, by its hash."""
+        self._resident = Residency()
         self._finished: dict[Track, float] = {}
         """Ended sequences whose end is not told, and until when that may wait."""
         self._out: list[CacheEvent] = []
+
+    @property
+    def num_resident(self) -> dict[Tier, int]:
+        """Blocks that readers believe to be on each tier; any thread may read it."""
+        return self._resident.num_on
 
     def apply(self, rank: int, event: KvEvent) -> None:
         """Take one event of the engine."""
@@ -133,7 +102,7 @@ class Ledger:
         """A request found `num_cached` tokens of its prompt in the cache."""
         found = track.hashes[: num_cached // self._block_size]
         self._prove(found)
-        resident = array("Q", self._resident_prefix(found))
+        resident = array("Q", self._resident.prefix(found))
         if resident:
             self._out.append(
                 BlocksReused(
@@ -154,7 +123,7 @@ class Ledger:
     def settle(self, now: float) -> None:
         """Tell the ends of the sequences whose blocks are all there, or whose time is over."""
         for track, deadline in tuple(self._finished.items()):
-            complete = len(self._resident_prefix(track.hashes)) == len(track.hashes)
+            complete = self._is_complete(track)
             if complete or now >= deadline:
                 self.counts.late += not complete
                 self._tell_end(track)
@@ -199,9 +168,11 @@ class Ledger:
         if len(tokens) < self._block_size or stored.has_media:
             return None
         if parent is not None:
-            context, value = parent.context, block_hash(parent.block_hash, tokens)
+            context, root = parent.context, parent.block_hash
         else:
-            context, value = self._begin_chain(stored)
+            context, root = self._begin_chain(stored)
+        value = block_hash(root, tokens)
+        filling = self.tracks.filling(value, root, tokens)
         block = LedgerBlock(
             key=key,
             block_hash=value,
@@ -209,8 +180,8 @@ class Ledger:
             position=0 if parent is None else parent.position + 1,
             token_ids=tokens,
             context=context,
-            origin=self.tracks.origin(value),
-            tier=_TIERS.get(stored.level, Tier.DEVICE),
+            origin=None if filling is None else filling.origin,
+            tier=TIERS.get(stored.level, Tier.DEVICE),
         )
         self._blocks[key] = block
         if parent is not None:
@@ -218,21 +189,24 @@ class Ledger:
         return block
 
     def _begin_chain(self, stored: StoredBlock) -> tuple[CacheContext, BlockHash]:
-        """Salt and adapter of a first block: those of a request that will fill it.
+        """Salt and adapter of a first block, and its root: those of a request that fills it.
 
         Of several, one that lacks the block is taken, since the engine tells each but once.
         """
+        tokens = stored.token_ids
         fits = [
-            (context, block_hash(root, stored.token_ids))
+            (context, root, value)
             for context, root in self.tracks.roots(stored.cache_salt)
+            if self.tracks.filling(value := block_hash(root, tokens), root, tokens)
         ]
-        expected = [fit for fit in fits if self.tracks.sharing(fit[1])]
-        fresh = [fit for fit in expected if not self._is_resident(fit[1])]
-        if fresh or expected:
-            return (fresh or expected)[0]
+        if fits:
+            fresh = (fit for fit in fits if not self._resident.has(fit[2]))
+            context, root, _ = next(fresh, fits[0])
+            return context, root
         salt = stored.cache_salt or ""
-        root = root_hash(self._fingerprint, cache_salt=salt)
-        return CacheContext(cache_salt_id=salt_id(salt)), block_hash(root, stored.token_ids)
+        return CacheContext(cache_salt_id=salt_id(salt)), root_hash(
+            self._fingerprint, cache_salt=salt
+        )
 
     def _removed(self, rank: int, names: Iterable[BlockName]) -> None:
         going: dict[Key, LedgerBlock] = {}
@@ -240,14 +214,14 @@ class Ledger:
             key = (rank, name)
             self._partial.discard(key)
             if key in self._blocks:
-                going |= {block.key: block for block in _with_descendants(self._blocks[key])}
+                going |= {block.key: block for block in with_descendants(self._blocks[key])}
         leaves_first = sorted(going.values(), key=lambda block: -block.position)
         for block in leaves_first:
             self._tell_ends_before(block)
         gone: dict[Tier, list[int]] = {}
         for block in leaves_first:
             self._forget(block)
-            if block.told and self._release(block.block_hash, block.tier):
+            if block.told and self._resident.remove(block.block_hash, block.tier):
                 gone.setdefault(block.tier, []).append(block.block_hash)
         for tier, values in gone.items():
             self._out.append(BlocksRemoved(array("Q", values), tier=tier))
@@ -255,7 +229,7 @@ class Ledger:
 
     def _moved(self, rank: int, event: Moved) -> None:
         block = self._blocks.get((rank, event.name))
-        new = _TIERS.get(event.new_level)
+        new = TIERS.get(event.new_level)
         if block is None or new is None or new is block.tier:
             return
         self._tell_chain(block)
@@ -265,7 +239,7 @@ class Ledger:
         else:
             self.counts.onboarded += 1
         self._hold(block)
-        if self._release(block.block_hash, old):
+        if self._resident.remove(block.block_hash, old):
             self._out.append(BlocksRemoved(array("Q", [block.block_hash]), tier=old))
 
     def _lost(self, rank: int, event: Lost) -> None:
@@ -291,16 +265,15 @@ class Ledger:
         for block in sorted(self._blocks.values(), key=lambda block: -block.position):
             if block.told:
                 told[block.tier, block.block_hash] = None
-        for tier in _TIERS.values():
+        for tier in TIERS.values():
             values = array("Q", [value for where, value in told if where is tier])
             if values:
                 self._out.append(BlocksRemoved(values, tier=tier))
-        self._holders.clear()
-        self.num_resident.update(dict.fromkeys(_TIERS.values(), 0))
+        self._resident.clear()
 
     def _prove(self, values: list[BlockHash]) -> None:
         """A request hit these blocks: those that a loss made doubtful are there after all."""
-        if not values or self._is_resident(values[-1]):
+        if not self.counts.losses or not values or self._resident.has(values[-1]):
             return
         wanted = set(values)
         for block in tuple(self._blocks.values()):
@@ -323,34 +296,17 @@ class Ledger:
             if block.told:
                 continue
             block.told = True
-            if not self._count_holder(block):
+            if not self._resident.add(block.block_hash, block.tier):
                 continue
-            if piece and not _continues(piece[-1], block):
+            if piece and not continues(piece[-1], block):
                 self._emit_stored(piece)
                 piece = []
             piece.append(block)
         self._emit_stored(piece)
 
     def _hold(self, block: LedgerBlock) -> None:
-        if self._count_holder(block):
+        if self._resident.add(block.block_hash, block.tier):
             self._emit_stored([block])
-
-    def _count_holder(self, block: LedgerBlock) -> bool:
-        """One more rank holds a block; whether it is the first."""
-        where = (block.block_hash, block.tier)
-        self._holders[where] = self._holders.get(where, 0) + 1
-        first = self._holders[where] == 1
-        self.num_resident[block.tier] += first
-        return first
-
-    def _release(self, value: int, tier: Tier) -> bool:
-        """A rank holds a block no longer; whether it was the last."""
-        self._holders[value, tier] -= 1
-        if self._holders[value, tier]:
-            return False
-        del self._holders[value, tier]
-        self.num_resident[tier] -= 1
-        return True
 
     def _emit_stored(self, piece: list[LedgerBlock]) -> None:
         if not piece:
@@ -376,14 +332,12 @@ class Ledger:
         if block.parent is not None:
             block.parent.children.pop(block.key, None)
 
-    def _is_resident(self, value: int) -> bool:
-        return any((value, tier) in self._holders for tier in _TIERS.values())
-
-    def _resident_prefix(self, values: list[BlockHash]) -> list[BlockHash]:
-        for index, value in enumerate(values):
-            if not self._is_resident(value):
-                return values[:index]
-        return values
+    def _is_complete(self, track: Track) -> bool:
+        """Whether all its blocks are told; what was found once is not looked up again."""
+        hashes = track.hashes
+        while track.num_told < len(hashes) and self._resident.has(hashes[track.num_told]):
+            track.num_told += 1
+        return track.num_told == len(hashes)
 
     def _tell_ends_before(self, block: LedgerBlock) -> None:
         """A block goes: the ended sequences that it belongs to end first."""
@@ -394,7 +348,7 @@ class Ledger:
     def _tell_end(self, track: Track) -> None:
         del self._finished[track]
         assert track.finish_reason is not None
-        resident = self._resident_prefix(track.hashes)
+        resident = self._resident.prefix(track.hashes)
         self._out.append(
             SequenceFinished(
                 origin=track.origin,
@@ -410,16 +364,3 @@ class Ledger:
             )
         )
         self.tracks.remove(track)
-
-
-def _with_descendants(block: LedgerBlock) -> Iterator[LedgerBlock]:
-    pending = [block]
-    while pending:
-        block = pending.pop()
-        yield block
-        pending.extend(block.children.values())
-
-
-def _continues(last: LedgerBlock, block: LedgerBlock) -> bool:
-    """Whether a block may follow another in one event."""
-    return block.parent is last and (block.tier, block.origin) == (last.tier, last.origin)

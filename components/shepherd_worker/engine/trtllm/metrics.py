@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from prometheus_client import REGISTRY
 from prometheus_client.core import CounterMetricFamily, Metric
 
-from shepherd_worker.engine.trtllm.ledger import LedgerCounts
+from shepherd_worker.engine.trtllm.ledger_block import LedgerCounts
 from shepherd_worker.engine.trtllm.poller import Poller
 
 _NOT_OF_THE_ENGINE = ("python_", "process_")

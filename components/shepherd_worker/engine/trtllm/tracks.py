@@ -34,6 +34,8 @@ class Track:
     """Set when nothing follows; its end is told when its blocks are."""
     shares_only: bool = False
     """Blocks that it would fill went although it has not ended: others had them."""
+    num_told: int = 0
+    """Leading blocks that were found told after its end."""
     _hashes: list[BlockHash] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -54,6 +56,16 @@ class Track:
         return num_computed // block_size
 
     @property
+    def tip(self) -> BlockHash:
+        """The parent of its next block."""
+        return self._hashes[-1] if self._hashes else self.root
+
+    def may_fill(self, token_ids: array[int]) -> bool:
+        """Whether its next block may have these tokens: the engine is ahead of what we were told."""
+        known = self.token_ids[len(self._hashes) * len(token_ids) :]
+        return token_ids[: len(known)] == known[: len(token_ids)]
+
+    @property
     def hashes(self) -> list[BlockHash]:
         """Of the full blocks, as of the last `extend_hashes`."""
         return self._hashes
@@ -66,10 +78,12 @@ class TrackIndex:
         self._block_size = block_size
         self._tracks: dict[Track, None] = {}
         self._by_hash: dict[int, list[Track]] = {}
+        self._by_tip: dict[int, list[Track]] = {}
 
     def add(self, track: Track) -> None:
         """A request is about to be submitted."""
         self._tracks[track] = None
+        self._by_tip.setdefault(track.tip, []).append(track)
         self._learn(track)
 
     def extend(self, track: Track, token_ids: Iterable[int]) -> None:
@@ -80,20 +94,21 @@ class TrackIndex:
     def remove(self, track: Track) -> None:
         """A request's end was told."""
         del self._tracks[track]
+        _drop(self._by_tip, track.tip, track)
         for value in track.hashes:
-            sharers = self._by_hash[value]
-            sharers.remove(track)
-            if not sharers:
-                del self._by_hash[value]
+            _drop(self._by_hash, value, track)
 
     def sharing(self, value: int) -> tuple[Track, ...]:
         """The tracks that have a block with this hash, the oldest first."""
         return tuple(self._by_hash.get(value, ()))
 
-    def origin(self, value: int) -> Attribution | None:
-        """Who caused a block with this hash to be stored, as far as can be told."""
+    def filling(self, value: int, parent: int, token_ids: array[int]) -> Track | None:
+        """Who fills a block, as far as can be told; `parent` is a root for a first block."""
         sharers = self._by_hash.get(value)
-        return sharers[0].origin if sharers else None
+        if sharers:
+            return sharers[0]
+        growing = self._by_tip.get(parent, ())
+        return next((track for track in growing if track.may_fill(token_ids)), None)
 
     def roots(self, cache_salt: str | None) -> Iterator[tuple[CacheContext, BlockHash]]:
         """What a chain may have begun with; a salt of None is one that was not told."""
@@ -109,5 +124,15 @@ class TrackIndex:
         return len(self._tracks)
 
     def _learn(self, track: Track) -> None:
+        tip = track.tip
         for value in track.extend_hashes(self._block_size):
             self._by_hash.setdefault(value, []).append(track)
+        if track.tip != tip:
+            _drop(self._by_tip, tip, track)
+            self._by_tip.setdefault(track.tip, []).append(track)
+
+
+def _drop(index: dict[int, list[Track]], key: int, track: Track) -> None:
+    index[key].remove(track)
+    if not index[key]:
+        del index[key]
