@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from shepherd_worker.engine.embedded.attention import LayerCall
+from shepherd_worker.engine.embedded.decode_mirror import DecodeMirror
 from shepherd_worker.engine.embedded.kv_cache import KvGeometry, PagedKvCache
 from shepherd_worker.engine.embedded.layout import Segment
 from shepherd_worker.engine.embedded.packing import pack
@@ -60,7 +61,8 @@ def decodes(lengths: list[int]) -> tuple[list[Segment], int]:
 )
 def test_a_long_sequence_does_not_widen_short_ones(lengths: list[int], groups: list[int]) -> None:
     segments, num_blocks = decodes(lengths)
-    packed = pack(segments, cache_of(num_blocks))
+    cache = cache_of(num_blocks)
+    packed = pack(segments, cache, DecodeMirror(cache))
 
     assert [len(group) for group in packed.attention.decodes] == groups
     assert [group.start for group in packed.attention.decodes] == [
@@ -73,7 +75,7 @@ def test_each_decode_sees_its_own_tokens_whatever_its_group() -> None:
     segments, num_blocks = decodes(lengths)
     cache, generator = cache_of(num_blocks), torch.Generator().manual_seed(0)
     cache.storage.normal_(generator=generator)
-    packed = pack(segments, cache)
+    packed = pack(segments, cache, DecodeMirror(cache))
     rows = [stop - 1 for stop in packed.stops]
     states = torch.randn(3, len(lengths), HEADS, DIM, generator=generator)
     query, key, value = states[0], states[1, :, :KV_HEADS], states[2, :, :KV_HEADS]

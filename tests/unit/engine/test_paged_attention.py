@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from shepherd_worker.engine.embedded.attention import Attends, LayerCall
+from shepherd_worker.engine.embedded.decode_mirror import DecodeMirror
 from shepherd_worker.engine.embedded.kv_cache import KvGeometry, PagedKvCache
 from shepherd_worker.engine.embedded.layout import Segment
 from shepherd_worker.engine.embedded.packing import pack
@@ -94,7 +95,7 @@ def test_kernels_attend_and_write_as_gathering_does(
     layout = lay_out_step(work, geometry)
     given = call(layout.num_tokens, num_heads, gathered, window)
 
-    wanted = pack(work, gathered).attention.attend(given)
+    wanted = pack(work, gathered, DecodeMirror(gathered)).attention.attend(given)
     torch.testing.assert_close(paged(in_place, layout).attend(given), wanted, atol=3e-6, rtol=1e-4)
     assert torch.equal(in_place.storage, gathered.storage)
 
@@ -110,7 +111,9 @@ def test_padding_sees_nothing_and_writes_nothing(
     given = call(8, num_heads, gathered, window)
 
     got = paged(in_place, layout).attend(given)
-    wanted = pack(decodes, gathered).attention.attend(first_rows(given, len(decodes)))
+    wanted = pack(decodes, gathered, DecodeMirror(gathered)).attention.attend(
+        first_rows(given, len(decodes))
+    )
     torch.testing.assert_close(got[: len(decodes)], wanted, atol=3e-6, rtol=1e-4)
     assert not got[len(decodes) :].any()
     assert torch.equal(in_place.storage, gathered.storage)

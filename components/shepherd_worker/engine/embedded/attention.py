@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
+from shepherd_worker.engine.embedded.decode_mirror import DecodeMirror, Extent
 from shepherd_worker.engine.embedded.kv_cache import PagedKvCache
 
 ATTENTION_NAME = "shepherd_paged"
@@ -110,12 +111,16 @@ class DecodeRows:
     """The rows [start, start + n) of a packed batch, one sequence each."""
 
     start: int
-    pages: Tensor
-    """[n * pages of the longest], each sequence's own pages, padded with pages of its own."""
     num_seen: Tensor
     """[n], tokens that each sees, itself included."""
     longest: int
     shortest: int
+    pages: Tensor | None
+    """[n * width / block_size], each sequence's pages, padded with its first; None to add to the mirror."""
+    extent: Extent | None
+    """Where the mirror has the group; None to gather it."""
+    newest: Tensor | None
+    """[n], the rows of the extent for the tokens' own keys and values; None unless they are added."""
 
     def __len__(self) -> int:
         return len(self.num_seen)
@@ -127,12 +132,14 @@ class PackedBatch:
     def __init__(
         self,
         cache: PagedKvCache,
+        mirror: DecodeMirror,
         rows: Tensor,
         decodes: ReadOnlyList[DecodeRows],
         chunks: ReadOnlyList[ChunkRows],
     ) -> None:
         """`rows` [T] is where the tokens' own keys and values go."""
         self._cache = cache
+        self._mirror = mirror
         self._rows = rows
         self.decodes = decodes
         """In the order of their rows."""
@@ -157,14 +164,29 @@ class PackedBatch:
         query = call.query[decodes.start : decodes.start + count]
         query = query.reshape(count, num_kv_heads, num_heads // num_kv_heads, head_dim)
         keys, values = (
-            states.view(count, -1, num_kv_heads, head_dim).transpose(1, 2)
-            for states in self._cache.gather(call.layer, decodes.pages)
+            states[:, : decodes.longest].transpose(1, 2)
+            for states in self._decode_states(call, decodes)
         )
         mask = self._decode_mask(decodes, keys.shape[2], call.window)
         attended = scaled_dot_product_attention(
             query, keys, values, attn_mask=mask, scale=call.scale
         )
         return attended.reshape(count, num_heads, head_dim)
+
+    def _decode_states(self, call: LayerCall, decodes: DecodeRows) -> tuple[Tensor, Tensor]:
+        """Keys and values that the decodes see, [n, at least the longest, num_kv_heads, head_dim]."""
+        if decodes.extent is None:
+            assert decodes.pages is not None
+            keys, values = self._cache.gather(call.layer, decodes.pages)
+            shape = (len(decodes), -1, *keys.shape[1:])
+            return keys.view(shape), values.view(shape)
+        if decodes.newest is None:
+            assert decodes.pages is not None
+            return self._mirror.fill(call.layer, decodes.extent, decodes.pages)
+        rows = slice(decodes.start, decodes.start + len(decodes))
+        return self._mirror.add(
+            call.layer, decodes.extent, decodes.newest, call.key[rows], call.value[rows]
+        )
 
     def _attend_chunk(self, call: LayerCall, index: int, chunk: ChunkRows) -> Tensor:
         if chunk.num_past:

@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from shepherd_worker.engine.embedded.decode_mirror import DecodeMirror
 from shepherd_worker.engine.embedded.image_rows import image_rows, rotary_positions
 from shepherd_worker.engine.embedded.kv_cache import PagedKvCache
 from shepherd_worker.engine.embedded.layout import Segment
@@ -38,7 +39,7 @@ class ForwardPass(Protocol):
 
 
 class GatheredPass:
-    """A `ForwardPass` whose attention copies the KV that it reads."""
+    """A `ForwardPass` whose attention copies the KV that it reads, and keeps decodes' copies."""
 
     def __init__(
         self, model: CausalModel, cache: PagedKvCache, vision: TorchVisionTower | None = None
@@ -46,6 +47,7 @@ class GatheredPass:
         self._model = model
         self._cache = cache
         self._vision = vision
+        self._mirror = DecodeMirror(cache)
 
     def close(self) -> None:
         """See `ForwardPass.close`; there is nothing beside tensors."""
@@ -54,7 +56,7 @@ class GatheredPass:
         """See `ForwardPass.logits`."""
         if new_block_ids:
             self._cache.clear(torch.tensor(new_block_ids, device=self._cache.device))
-        packed = pack(segments, self._cache)
+        packed = pack(segments, self._cache, self._mirror, new_block_ids)
         positions, embeddings = place_images(
             self._vision, segments, packed.stops, packed.token_ids, packed.positions
         )

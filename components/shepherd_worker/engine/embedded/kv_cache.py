@@ -74,6 +74,8 @@ class PagedKvCache:
         self._pages = self._storage.view(-1, block_size, *heads)
         self._rows = self._storage.view(-1, *heads)
         self._gathered = self._storage.new_empty(2, 0)
+        self.generation = 0
+        """Changes whenever blocks are written from outside a forward pass."""
 
     @property
     def storage(self) -> Tensor:
@@ -109,12 +111,19 @@ class PagedKvCache:
         if self._gathered.shape[1] < count:
             self._gathered = self._storage.new_empty(2, count * 5 // 4)
         keys, values = (
-            self._gather_into(self._gathered[part, :count], 2 * layer + part, pages).view(
-                -1, *heads
-            )
+            self.gather_into(self._gathered[part, :count].view(-1, *heads), 2 * layer + part, pages)
             for part in (0, 1)
         )
         return keys, values
+
+    def gather_into(self, target: Tensor, first_page: int, pages: Tensor) -> Tensor:
+        """Copy `pages` [n] to `target` [n * block_size, num_kv_heads, head_dim], which is returned.
+
+        `first_page` is twice the layer for keys, one more for values.
+        """
+        out = target.view(len(pages), *self._pages.shape[1:])
+        torch.index_select(self._pages[first_page:], 0, pages, out=out)
+        return target
 
     def clear(self, block_ids: Tensor) -> None:
         """Forget what blocks hold, so that no stale infinity reaches a masked position."""
@@ -123,6 +132,7 @@ class PagedKvCache:
     @torch.inference_mode()
     def copy_blocks(self, copies: Sequence[BlockCopy]) -> None:
         """Copy records between device and host, in order; on CUDA in the stream's order."""
+        self.generation += 1
         for copy in copies:
             if copy.to is Tier.HOST:
                 self._host[copy.target].copy_(self._storage[copy.source], non_blocking=True)
@@ -142,6 +152,7 @@ class PagedKvCache:
         self, block_ids: Sequence[int], payloads: Sequence[bytes | memoryview]
     ) -> None:
         """Fill blocks with records that `read_blocks` gave; on CUDA in the stream's order."""
+        self.generation += 1
         if self.device.type == "cpu":
             _fill(self._storage, block_ids, payloads)
             return
@@ -156,10 +167,6 @@ class PagedKvCache:
         if self.device.type != "cuda":
             return nullcontext()
         return torch.cuda.stream(torch.cuda.Stream(self.device))  # type: ignore[no-untyped-call]  # torch types it not
-
-    def _gather_into(self, target: Tensor, first_page: int, pages: Tensor) -> Tensor:
-        out = target.view(len(pages), *self._pages.shape[1:])
-        return torch.index_select(self._pages[first_page:], 0, pages, out=out)
 
 
 def _fill(target: Tensor, rows: Iterable[int], payloads: Sequence[bytes | memoryview]) -> None:
