@@ -12,14 +12,15 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from shepherd_cli.kv.app import app as kv_app
 from shepherd_cli.process import ProcessFailedError
 
 app = typer.Typer(
     help="Shepherd on one machine: Dynamo's frontend, workers whose caches speak, and a memory.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(kv_app, name="kv")
 BuildDir = Annotated[Path, typer.Option(help="Where models, logs and reports are written.")]
 DEFAULT_BUILD_DIR = Path("build")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from shepherd_events.codec import decode_reply, encode_request
@@ -15,10 +17,10 @@ from shepherd_events.control import (
     Status,
 )
 from shepherd_events.errors import NoAnswerError, RequestFailedError
-from shepherd_events.events import BlocksStored, StreamId
+from shepherd_events.events import BlocksStored, StreamAddress, StreamId
 from shepherd_events.resident_set import ResidentSet
 from shepherd_events.stream_cursor import Position
-from shepherd_events.transports.protocol import SubscriberTransport
+from shepherd_events.transports.protocol import Connect, SubscriberTransport
 
 _HEAD_ATTEMPTS = 4
 _CHUNK_ATTEMPTS = 3
@@ -31,6 +33,26 @@ class Snapshot:
 
     position: Position
     blocks: tuple[BlocksStored, ...]
+
+
+@asynccontextmanager
+async def control_of(
+    address: StreamAddress,
+    *,
+    timeout_s: float = 5.0,
+    page_bytes: int = 512 << 10,
+    connect: Connect,
+) -> AsyncIterator[ControlClient]:
+    """Ask a publisher without reading its stream.
+
+    Raises:
+        TransportError: the address names nothing that can be connected to.
+    """
+    transport = connect(address)
+    try:
+        yield ControlClient(address.stream, transport, timeout_s=timeout_s, page_bytes=page_bytes)
+    finally:
+        await transport.close()
 
 
 class ControlClient:

@@ -12,14 +12,15 @@ The epoch is whatever the publisher is at when the address is completed.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from urllib.parse import parse_qsl, urlsplit
 
-from shepherd_events.control_client import ControlClient
+from shepherd_events.control_client import control_of
 from shepherd_events.errors import TransportError
 from shepherd_events.events import Heartbeat, StreamAddress, StreamId
-from shepherd_events.transports import connect as connect_by_address
-from shepherd_events.transports.protocol import Connect
+from shepherd_events.transports import NO_CREDENTIALS, connect
+from shepherd_events.transports.credentials import CurveCredentials, ReaderCredentials
 
 _FORMS = "tcp://HOST:PORT or nats://HOST:PORT/kv.v1.WORKER.RANK"
 _SUBJECT = re.compile(r"/kv\.v1\.([^.]+)\.(\d+)")
@@ -85,7 +86,7 @@ class StreamUrl:
 
 
 async def resolve(
-    url: StreamUrl, *, timeout_s: float = 5.0, connect: Connect = connect_by_address
+    url: StreamUrl, *, timeout_s: float = 5.0, credentials: ReaderCredentials = NO_CREDENTIALS
 ) -> StreamAddress:
     """The complete address of a stream that exists now.
 
@@ -94,26 +95,24 @@ async def resolve(
         KvEventsError: the address cannot be used, or the answer makes no sense.
     """
     if url.stream is None or not url.control:
-        return await _listen(url, timeout_s)
+        return await _listen(url, timeout_s, credentials.curve)
     address = StreamAddress(url.stream, 1, url.transport, url.live, url.control)
-    transport = connect(address)
-    try:
-        client = ControlClient(
-            url.stream, transport, timeout_s=timeout_s, page_bytes=_PROBE_PAGE_BYTES
-        )
-        epoch = (await client.head(1)).epoch
-    finally:
-        await transport.close()
-    return StreamAddress(url.stream, epoch, url.transport, url.live, url.control)
+    known = partial(connect, credentials=credentials)
+    async with control_of(
+        address, timeout_s=timeout_s, page_bytes=_PROBE_PAGE_BYTES, connect=known
+    ) as control:
+        return replace(address, epoch=(await control.head(1)).epoch)
 
 
-async def _listen(url: StreamUrl, timeout_s: float) -> StreamAddress:
+async def _listen(
+    url: StreamUrl, timeout_s: float, curve: CurveCredentials | None
+) -> StreamAddress:
     """Let the next heartbeat tell whose stream it is and where it answers."""
     from shepherd_events.transports.zmq_probe import (  # noqa: PLC0415 - other wires need no ZMQ
         next_heartbeat,
     )
 
-    frame = await next_heartbeat(url.live, timeout_s)
+    frame = await next_heartbeat(url.live, timeout_s, curve)
     assert isinstance(frame.body, Heartbeat)
     port = frame.body.control.rpartition(":")[2]
     if not port.isdigit() and not url.control:

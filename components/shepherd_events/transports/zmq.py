@@ -154,7 +154,7 @@ class ZmqSubscriberTransport:
         self._address = address
         self._keys = None if curve is None else reader_keys(curve)
         if curve is None:
-            _check_is_near(address.live)
+            check_is_near(address.live)
         self._topic = topic_of(address.stream).encode()
         self._context = zmq.asyncio.Context.instance()
         self._live = self._connect(zmq.SUB, address.live, receive_hwm_frames, MAX_FRAME_BYTES)
@@ -236,8 +236,12 @@ def _serve(control: zmq.Socket[bytes], answer: Callable[[bytes], bytes]) -> None
         control.close(linger=0)
 
 
-def _check_is_near(endpoint: str) -> None:
-    """Refuse to believe what arrives in clear from another machine."""
+def check_is_near(endpoint: str) -> None:
+    """Refuse to believe what arrives in clear from another machine.
+
+    Raises:
+        TransportError: `endpoint` is not on loopback.
+    """
     host = urlsplit(endpoint).hostname
     if host is not None and not is_loopback(host):
         raise TransportError(

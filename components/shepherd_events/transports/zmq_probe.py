@@ -10,20 +10,31 @@ import zmq.asyncio
 from shepherd_events.codec import MAX_FRAME_BYTES, decode_frame
 from shepherd_events.errors import CodecError, NoAnswerError, TransportError
 from shepherd_events.events import Frame, Heartbeat
+from shepherd_events.transports.credentials import CurveCredentials
+from shepherd_events.transports.zmq import check_is_near
+from shepherd_events.transports.zmq_curve import reader_keys
 
 
-async def next_heartbeat(endpoint: str, timeout_s: float) -> Frame:
+async def next_heartbeat(
+    endpoint: str, timeout_s: float, curve: CurveCredentials | None = None
+) -> Frame:
     """The next heartbeat that is sent at `endpoint`, by whatever stream.
 
     Raises:
         NoAnswerError: none came in time.
-        TransportError: `endpoint` cannot be connected to.
+        TransportError: `endpoint` cannot be connected to, at all or like this.
     """
+    keys = None if curve is None else reader_keys(curve)
+    if keys is None:
+        check_is_near(endpoint)
     socket = zmq.asyncio.Context.instance().socket(zmq.SUB)
     try:
         socket.linger = 0
         socket.maxmsgsize = MAX_FRAME_BYTES
         socket.ipv6 = "[" in endpoint
+        if keys is not None:
+            own, socket.curve_serverkey = keys
+            own.put_on(socket)
         socket.subscribe(b"kv.v1.")
         socket.connect(endpoint)
         async with asyncio.timeout(timeout_s):
