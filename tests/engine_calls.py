@@ -12,12 +12,13 @@ from typing import Any, Literal
 
 from cache_replica import CacheReplica
 from shepherd_events.events import Attribution
-from shepherd_worker.engine import create_engine
 from shepherd_worker.engine.embedded.engine import EmbeddedEngine
 from shepherd_worker.engine.embedded.runner import Runner, RunnerInfo, Samples
 from shepherd_worker.engine.embedded.scheduler import StepPlan
 from shepherd_worker.engine.fake import FakeRunner
 from shepherd_worker.engine.protocol import Engine, EngineConfig, EngineInfo, Handoff
+from shepherd_worker.engine.trtllm.engine import TrtllmEngine
+from shepherd_worker.engine.trtllm.library import load_library
 from shepherd_worker.request import (
     FinishReason,
     GenerateRequest,
@@ -67,7 +68,7 @@ def config(kind: Kind = "qwen2", **limits: Any) -> EngineConfig:
 
 def make_runner(name: EngineName, limits: EngineConfig) -> Runner:
     """What computes in the engine of this name."""
-    if name == "fake":
+    if name != "torch":
         return FakeRunner(limits)
     import torch
 
@@ -98,7 +99,7 @@ def stepped(name: EngineName, limits: EngineConfig | None = None) -> tuple[Engin
     if name == "trtllm":
         runner = SteppedRunner(FakeRunner(sizes))
         compute_next_with(runner)
-        return create_engine(name, sizes), runner
+        return TrtllmEngine(sizes, load_library(), warm_up=False), runner
     runner = SteppedRunner(make_runner(name, sizes))
     return EmbeddedEngine(sizes, runner, name=name), runner
 

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 
 from engine_calls import (
+    EMBEDDED,
+    EVERY,
     EngineName,
     ask,
     ask_all,
+    chosen,
     config,
     make_engine,
     make_runner,
@@ -31,10 +34,9 @@ A, B = [*range(10, 50)], [*range(60, 100)]
 """40 tokens, ten blocks, each; with eight more tokens they fill a cache of twelve blocks."""
 
 
-@pytest.fixture(params=["fake", "torch"])
+@pytest.fixture(params=EVERY)
 def name(request: pytest.FixtureRequest) -> EngineName:
-    chosen: EngineName = request.param
-    return chosen
+    return chosen(request.param)
 
 
 def with_host(name: EngineName, num_host_blocks: int, **limits: Any) -> EngineConfig:
@@ -49,6 +51,7 @@ async def cached(engine: Engine, prompt: list[int], **fields: Any) -> int:
     return answer.usage.cached_tokens
 
 
+@pytest.mark.parametrize("name", EMBEDDED)  # TensorRT-LLM tells neither host hits nor preemptions
 async def test_alternating_prompts_find_each_other_again_only_with_a_host_tier(
     name: EngineName,
 ) -> None:
@@ -94,6 +97,7 @@ async def busy(name: EngineName, config_of: Callable[[EngineName], EngineConfig]
     return engine
 
 
+@pytest.mark.parametrize("name", EMBEDDED)  # TensorRT-LLM tells neither host hits nor preemptions
 async def test_the_events_say_what_lies_on_each_tier(name: EngineName) -> None:
     engine = await busy(name, lambda name: with_host(name, 9, max_batch_size=3, num_kv_blocks=20))
     stats = engine.stats()
@@ -198,6 +202,7 @@ async def test_a_host_tier_beyond_the_machine_does_not_start() -> None:
     await engine.close()
 
 
+@pytest.mark.parametrize("name", EMBEDDED)
 async def test_a_policy_that_is_not_there_does_not_start(name: EngineName) -> None:
     engine = create_engine(name, config(eviction_policy="nowhere:Policy"))
 

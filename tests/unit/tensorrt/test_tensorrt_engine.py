@@ -223,11 +223,9 @@ def stepped_engine() -> tuple[TrtllmEngine, SteppedRunner]:
 async def test_a_prompt_under_transfer_is_aborted_at_its_first_token_and_not_before() -> None:
     use_fake_trtllm()
     prefill = create_engine("trtllm", config(disaggregated=True))
-    runner = SteppedRunner(FakeRunner(config()))
     async with started(prefill):
         handoff = (await prefill.prefill(request(PROMPT))).handoff
-        compute_next_with(runner)
-        decode = trtllm(disaggregated=True)
+        decode, runner = stepped("trtllm", config(disaggregated=True))
         async with started(decode):
             async with aclosing(decode.generate(request(PROMPT, 400), handoff)) as stream:
                 reading = asyncio.create_task(anext(stream))

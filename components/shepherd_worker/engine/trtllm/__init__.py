@@ -1,23 +1,25 @@
 """TensorRT-LLM behind the `Engine` protocol; nothing outside this package imports it.
 
-engine.py        the `Engine`: its life, and who is served
-options.py       what can be said to it alone
-library.py       what the installed version has, found out by looking
-model.py         what a model's directory says before it is loaded
-construction.py  options -> the arguments of its `LLM`
+    engine.py        the `Engine`: its life, and who is served
+    options.py       what can be said to it alone
+    library.py       what the installed version has, found out by looking
+    model.py         what a model's directory says before it is loaded
+    construction.py  options -> the arguments of its `LLM`
 
-submission.py    a request -> its call of `generate_async`
-sampling.py      a request -> its sampling parameters
-logits.py        our logits processors, in its process
-call.py          that call, from submission to its end
-answer.py        its growing outputs -> our chunks
-handoff.py       its disaggregated parameters <-> our handoff
+    submission.py    a request -> its call of `generate_async`
+    sampling.py      a request -> its sampling parameters
+    logits.py        our logits processors, in its process
+    call.py          that call, from submission to its end
+    answer.py        its growing outputs -> our chunks
+    handoff.py       its disaggregated parameters <-> our handoff
 
-poller.py        the thread that takes its events and statistics
-kv_events.py     its cache events, read and checked for gaps
-tracks.py        requests as the cache sees them: whose blocks are whose
-ledger.py        its blocks -> our cache events
-stats.py         its iteration statistics -> ours
-metrics.py       its Prometheus metrics, and how well its events arrive
-blocking.py      calls that may never return
+    poller.py        the thread that takes its events and statistics
+    kv_events.py     its cache events, read and checked for gaps
+    tracks.py        requests as the cache sees them: whose blocks are whose
+    ledger.py        its blocks -> our cache events
+    stats.py         its iteration statistics -> ours
+    metrics.py       its Prometheus metrics, and how well its events arrive
+    blocking.py      calls that may never return
+
+Their order is that of a request, and then that of what the cache says of it.
 """

@@ -16,6 +16,7 @@ import logging
 import os
 import threading
 import time
+from array import array
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -58,13 +59,17 @@ from shepherd_worker.errors import (
     OverloadedError,
 )
 from shepherd_worker.image import Array
-from shepherd_worker.request import FinishReason, GenerateRequest, TokenChunk
+from shepherd_worker.request import FinishReason, GenerateRequest, StopConditions, TokenChunk
 
 log = logging.getLogger(__name__)
 
 NAME = "trtllm"
 POLLER_TIMEOUT_S = 5.0
 """How long the last events may take to be read."""
+FIRST_TOKEN_TIMEOUT_S = 300.0
+"""How long the first token of all may take; some kernels are compiled for it."""
+FIRST_EVENT_TIMEOUT_S = 2.0
+"""How long to wait for the first event, which says how many blocks there are."""
 SHUTDOWN_TIMEOUT_S = 20.0
 """How long TensorRT-LLM may take to shut down before the process goes without it."""
 EXIT_GRACE_S = 10.0
@@ -96,11 +101,13 @@ class TrtllmEngine:
         library: Library,
         *,
         clock_ns: Callable[[], int] = time.time_ns,
+        warm_up: bool = True,
         shutdown_timeout_s: float = SHUTDOWN_TIMEOUT_S,
         exit_grace_s: float = EXIT_GRACE_S,
         exit_process: Callable[[int], None] = os._exit,
     ) -> None:
-        """`exit_process` ends a process that TensorRT-LLM keeps from ending, after both times.
+        """`warm_up` lets the start end with a first token; `exit_process` ends a process that
+        TensorRT-LLM keeps from ending, after both times.
 
         Raises:
             UnusableInputError: an option's file or object cannot be read.
@@ -111,6 +118,7 @@ class TrtllmEngine:
         self._shutdown_timeout_s = shutdown_timeout_s
         self._exit_grace_s = exit_grace_s
         self._exit_process = exit_process
+        self._warm_up = warm_up
         self._arguments = engine_arguments(config, library)
         self._ids = RequestIds(library)
         self._totals = Totals()
@@ -143,9 +151,14 @@ class TrtllmEngine:
         except Exception as error:
             log.exception("TensorRT-LLM did not start")
             raise EngineFailedError(f"TensorRT-LLM did not start: {error}") from error
-        self._started = self._assemble(llm, model)
-        self._started.poller.start()
-        return self._started.info
+        started = self._assemble(llm, model)
+        started.poller.start()
+        if self._warm_up:
+            started = await self._first_token(started)
+        if self._dead is not None:
+            raise self._dead
+        self._started = started
+        return started.info
 
     def image_processor(self) -> ImageProcessor | None:
         """See `Engine.image_processor`: images are not handed to TensorRT-LLM."""
@@ -284,6 +297,24 @@ class TrtllmEngine:
         )
         submissions = Submissions(llm, self._library, self._config, info, tokenizer)
         return Started(llm, info, submissions, poller, ledger, metrics)
+
+    async def _first_token(self, started: Started) -> Started:
+        """Have one token generated: it proves the engine, and makes it tell what it has."""
+        request = GenerateRequest(
+            request_id="warm-up",
+            token_ids=array("I", [0]),
+            stops=StopConditions(max_tokens=1, ignore_eos=True),
+        )
+        try:
+            async with asyncio.timeout(FIRST_TOKEN_TIMEOUT_S):
+                await started.submissions.submit(request, streaming=False)(None)
+        except Exception as error:
+            log.exception("TensorRT-LLM generates nothing")
+            raise EngineFailedError(f"TensorRT-LLM generates nothing: {error!r}") from error
+        started.poller.begin()
+        told = await started.poller.num_blocks(FIRST_EVENT_TIMEOUT_S)
+        num_blocks = {**told, **{t: n for t, n in started.info.num_blocks.items() if n}}
+        return replace(started, info=replace(started.info, num_blocks=num_blocks))
 
     def _admit(self, request: GenerateRequest) -> Started:
         """What serves a request, unless it must be refused."""

@@ -75,6 +75,8 @@ class EventReader:
     def __init__(self) -> None:
         self.num_unknown = 0
         """Events of a kind or form that is not known here."""
+        self.num_blocks: dict[int, tuple[int, ...]] = {}
+        """Blocks of each level, by rank; empty until the engine has told."""
         self._expected: dict[int, int] = {}
         self._largest_window = 0
 
@@ -87,7 +89,7 @@ class EventReader:
             lost = self._count(rank, event.get("event_id"))
             if lost is not None:
                 yield rank, lost
-            read = self._read(event)
+            read = self._read(rank, event)
             if read is not None:
                 yield rank, read
 
@@ -101,11 +103,13 @@ class EventReader:
             return Lost(number) if expected is None and number > 0 else None
         return Lost(max(0, number - expected))
 
-    def _read(self, event: dict[str, Any]) -> KvEvent | None:
+    def _read(self, rank: int, event: dict[str, Any]) -> KvEvent | None:
         data, window = event.get("data") or {}, event.get("window_size") or 0
         kind = data.get("type")
         if kind == "created":
-            self._largest_window = max(self._largest_window, window)
+            if window >= self._largest_window:
+                self._largest_window = window
+                self.num_blocks[rank] = tuple(data.get("num_blocks_per_cache_level") or ())
             return None
         if window < self._largest_window:
             return None

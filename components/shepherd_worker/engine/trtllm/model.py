@@ -70,14 +70,14 @@ def engine_info(
     args, kv = llm.args, llm.args.kv_cache_config
     capacity = _capacity(llm)
     block_size = int(capacity.get("tokensPerBlock") or kv.tokens_per_block)
-    num_blocks = {Tier.DEVICE: int(capacity.get("maxNumBlocks") or _configured_blocks(kv))}
+    device = int(capacity.get("maxNumBlocks") or _configured_blocks(kv))
     return EngineInfo(
         engine=name,
         version=version,
         model_directory=str(model.directory),
         model_fingerprint=model.fingerprint,
         block_size=block_size,
-        num_blocks=num_blocks,
+        num_blocks={Tier.DEVICE: device},
         max_seq_len=int(args.max_seq_len or model.max_seq_len),
         max_batch_size=int(args.max_batch_size or config.max_batch_size),
         max_num_tokens=int(args.max_num_tokens or config.max_num_tokens),

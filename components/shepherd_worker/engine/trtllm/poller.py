@@ -27,9 +27,11 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+from shepherd_events.events import Tier
 from shepherd_worker.engine.protocol import CacheEvent
 from shepherd_worker.engine.trtllm.kv_events import EventReader, KvEvent, Removed
 from shepherd_worker.engine.trtllm.ledger import Ledger
+from shepherd_worker.engine.trtllm.ledger_block import TIERS
 from shepherd_worker.engine.trtllm.stats import IterationStats, NativeMetrics
 from shepherd_worker.engine.trtllm.tracks import Track
 
@@ -87,6 +89,17 @@ class Poller:
     def begin(self) -> None:
         """A request was submitted: older versions have no iterators before the first."""
         self._began = True
+
+    async def num_blocks(self, timeout_s: float) -> dict[Tier, int]:
+        """Blocks of each tier, once the engine has told; empty where it does not in time."""
+        deadline = self._clock() + timeout_s
+        while not self.reader.num_blocks and self._clock() < deadline:  # noqa: ASYNC110 - a thread's
+            await asyncio.sleep(BUSY_INTERVAL_S)
+        told = {
+            tier: sum(levels[level] for levels in self.reader.num_blocks.values() if levels[level:])
+            for level, tier in TIERS.items()
+        }
+        return {tier: blocks for tier, blocks in told.items() if blocks}
 
     def note(self, note: Note) -> None:
         """Let the ledger know of a request."""
