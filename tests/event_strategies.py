@@ -21,6 +21,7 @@ from shepherd_events.events import (
     MediaKey,
     MediaSpan,
     Notice,
+    SealedTokens,
     StreamId,
     StreamInfo,
     Tier,
@@ -48,6 +49,9 @@ media_spans = st.builds(
 )
 
 
+sealed = st.builds(SealedTokens, st.binary(max_size=8), st.binary(max_size=24), st.binary())
+
+
 @st.composite
 def stored_runs(draw: st.DrawFn) -> BlocksStored:
     hashes = draw(hash_columns)
@@ -66,6 +70,7 @@ def stored_runs(draw: st.DrawFn) -> BlocksStored:
         origin=draw(origins),
         group=draw(groups),
         media=tuple(MediaKey(place, draw(media_spans)) for place in places),
+        sealed=draw(st.none() | sealed),
     )
 
 
@@ -90,6 +95,8 @@ turns = st.builds(
     context=contexts,
     parent_session_id=TEXT,
     session_final=st.booleans(),
+    sealed_tail=st.none() | sealed,
+    withheld=st.booleans(),
 )
 notices = st.builds(
     Notice,
@@ -120,6 +127,7 @@ infos = st.builds(
     engine=TEXT,
     engine_version=TEXT,
     schema_minor=U32,
+    privacy=TEXT.filter(bool),
 )
 
 

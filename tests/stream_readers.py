@@ -21,6 +21,7 @@ from shepherd_events.events import (
     TurnCompleted,
 )
 from shepherd_events.resident_set import ResidentSet
+from shepherd_events.stream_cursor import Position
 from shepherd_events.subscriber import Reset, StreamState, Subscription
 
 STREAM = StreamId("worker-1", 0)
@@ -92,6 +93,11 @@ class Reader:
         self.frames: list[Frame] = []
         self.resets: list[Reset] = []
         self._after = subscription.position
+
+    @property
+    def position(self) -> Position:
+        """Of the last item that was applied."""
+        return self._after
 
     @property
     def numbers(self) -> list[int]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -24,7 +24,7 @@ from shepherd_events.control import (
     Status,
 )
 from shepherd_events.errors import CodecError
-from shepherd_events.events import BlocksStored, StreamId
+from shepherd_events.events import BlocksStored, StreamId, TierState
 from shepherd_events.outbox import approximate_bytes
 from shepherd_events.replay_ring import ReplayRing
 from shepherd_events.resident_set import ResidentSet
@@ -63,6 +63,7 @@ class ControlServer:
         *,
         head_seq: Callable[[], int],
         snapshot: Callable[[], tuple[int, ResidentSet]],
+        seal: Callable[[BlocksStored], BlocksStored] = lambda run: run,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stream = stream
@@ -71,6 +72,8 @@ class ControlServer:
         self._head_seq = head_seq
         self._snapshot = snapshot
         """The number of the head, and a copy of what was resident right after it."""
+        self._seal = seal
+        """What becomes of a run before it is written."""
         self._clock = clock
         self._open: dict[bytes, _OpenSnapshot] = {}
         self._ids = count(1)
@@ -142,7 +145,9 @@ class ControlServer:
         self.snapshots += 1
         as_of_seq, residents = self._snapshot()
         first = SnapshotReply(Status.OK, self._epoch, next(self._ids).to_bytes(8, "big"), as_of_seq)
-        chunks = _chunks(first, residents, min(request.max_bytes, MAX_PAGE_BYTES))
+        runs = map(self._seal, residents.snapshot())
+        max_bytes = min(request.max_bytes, MAX_PAGE_BYTES)
+        chunks = _chunks(first, runs, residents.digest(), max_bytes)
         opened = _OpenSnapshot(chunks, next(chunks), self._clock())
         self._open[first.snapshot_id] = opened
         return opened.current
@@ -163,13 +168,16 @@ class ControlServer:
 
 
 def _chunks(
-    first: SnapshotReply, residents: ResidentSet, max_bytes: int
+    first: SnapshotReply,
+    runs: Iterable[BlocksStored],
+    digest: tuple[TierState, ...],
+    max_bytes: int,
 ) -> Iterator[SnapshotReply]:
     """Chunk 0, 1, 2, ... of one snapshot; the last one says so and carries the digest."""
     chunk = first
     blocks: list[BlocksStored] = []
     size_bytes = 0
-    for run in residents.snapshot():
+    for run in runs:
         run_bytes = approximate_bytes(run)
         if blocks and size_bytes + run_bytes > max_bytes:
             yield replace(chunk, blocks=tuple(blocks))
@@ -177,4 +185,4 @@ def _chunks(
             blocks, size_bytes = [], 0
         blocks.append(run)
         size_bytes += run_bytes
-    yield replace(chunk, blocks=tuple(blocks), tiers=residents.digest(), last=True)
+    yield replace(chunk, blocks=tuple(blocks), tiers=digest, last=True)

@@ -97,6 +97,15 @@ class MediaKey:
 
 
 @dataclass(frozen=True, slots=True)
+class SealedTokens:
+    """Tokens that only a tenant's key opens; see `tenant_keys.py`."""
+
+    key_id: bytes
+    nonce: bytes
+    ciphertext: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class BlocksStored:
     """A run of one chain became matchable on `tier`, each block the parent of the next."""
 
@@ -113,6 +122,8 @@ class BlocksStored:
     group: int = 0
     media: tuple[MediaKey, ...] = ()
     """In the order of the blocks; empty for text."""
+    sealed: SealedTokens | None = None
+    """The tokens where `token_ids` has none, for who has the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +187,10 @@ class TurnCompleted:
     context: CacheContext = field(default_factory=CacheContext)
     parent_session_id: str = ""
     session_final: bool = False
+    sealed_tail: SealedTokens | None = None
+    """The tokens where `tail_token_ids` has none, for who has the key."""
+    withheld: bool = False
+    """The tokens of this turn cannot be had, at least not by this reader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +252,8 @@ class StreamInfo:
     engine: str = ""
     engine_version: str = ""
     schema_minor: int = 0
+    privacy: str = "full"
+    """A value of `Privacy`."""
 
 
 @dataclass(frozen=True, slots=True)

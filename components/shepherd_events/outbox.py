@@ -160,6 +160,7 @@ def approximate_bytes(event: BlockEvent) -> int:
     num_bytes = _EVENT_OVERHEAD_BYTES + 8 * len(event.block_hashes)
     if isinstance(event, BlocksStored):
         num_bytes += 4 * len(event.token_ids)
+        num_bytes += len(event.sealed.ciphertext) if event.sealed else 0
     return num_bytes
 
 

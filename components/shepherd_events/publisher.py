@@ -44,6 +44,7 @@ from shepherd_events.events import (
     TurnCompleted,
 )
 from shepherd_events.outbox import NumberedBody, Outbox
+from shepherd_events.privacy import NoVeil, Privacy, Veil
 from shepherd_events.replay_ring import ReplayRing
 from shepherd_events.resident_set import ResidentSet
 from shepherd_events.transports.protocol import PublisherTransport, topic_of
@@ -86,6 +87,7 @@ class KvEventPublisher:
         clock: Callable[[], int] = time.time_ns,
         previous_epoch: int = 0,
         epoch_file: EpochFile | None = None,
+        veil: Veil | None = None,
         max_queued_events: int = 100_000,
         ring_bytes: int = 64 << 20,
         heartbeat_s: float = 1.0,
@@ -93,16 +95,20 @@ class KvEventPublisher:
         """`clock` gives Unix nanoseconds.
 
         `previous_epoch`, `epoch_file` and what the transport remembers keep epochs
-        growing if the clock goes back; `epoch` is final after `start`.
+        growing if the clock goes back; `epoch` is final after `start`.  `veil` says what
+        readers may know; without one, everything.
         """
         self.stream = stream
         self.epoch = max(clock(), previous_epoch + 1)
         self._epoch_file = epoch_file
+        self._veil: Veil = veil or NoVeil()
         self._info = replace(
             info,
             previous_epoch=previous_epoch,
             replay_capacity=ring_bytes,
             heartbeat_ms=round(heartbeat_s * 1000),
+            tokens_included=self._veil.privacy in {Privacy.FULL, Privacy.ENCRYPTED},
+            privacy=self._veil.privacy.value,
         )
         self._transport = transport
         self._clock = clock
@@ -158,6 +164,7 @@ class KvEventPublisher:
             self._ring,
             head_seq=lambda: self.head_seq,
             snapshot=self._take_snapshot,
+            seal=lambda run: self._veil.seal(run, self.stream, self.epoch),
         )
 
     @property
@@ -194,7 +201,7 @@ class KvEventPublisher:
 
         The events of one call leave in one frame.  Their arrays must not change afterwards.
         """
-        events = tuple(events)
+        events = tuple(map(self._veil.hide, events))
         if not events:
             return
         with self._told:
@@ -203,7 +210,8 @@ class KvEventPublisher:
                 return
             for event in events:
                 self._residents.apply(event)
-            self._outbox.add_events(events, self._clock())
+            if not self._outbox.add_events(events, self._clock()):
+                self._forget(self._unencodable_blocks(events))
             self._told.notify()
 
     def publish_turn(self, turn: TurnCompleted) -> None:
@@ -237,7 +245,7 @@ class KvEventPublisher:
             if self._closing:
                 self._late_events += 1
                 return
-            self._outbox.add(body, self._clock())
+            self._outbox.add(self._veil.hide_body(body), self._clock())
             self._told.notify()
 
     def _take_snapshot(self) -> tuple[int, ResidentSet]:
@@ -310,7 +318,8 @@ class KvEventPublisher:
             self._bytes_sent += len(payload)
 
     def _encode(self, numbered: NumberedBody) -> bytes:
-        return encode_frame(self._frame(numbered.seq, numbered.ts_unix_ns, numbered.body))
+        body = self._veil.seal_body(numbered.body, self.stream, self.epoch)
+        return encode_frame(self._frame(numbered.seq, numbered.ts_unix_ns, body))
 
     def _give_up(self, numbered: NumberedBody, error: CodecError) -> NumberedBody:
         """The tombstone of a frame that has no bytes."""
@@ -321,17 +330,22 @@ class KvEventPublisher:
             extra={"stream": str(self.stream), "sequence": numbered.seq},
         )
         if isinstance(numbered.body, BlockBatch):
-            self._forget_unencodable(numbered.body)
+            blocks = self._unencodable_blocks(numbered.body.events)
+            with self._told:
+                self._forget(blocks)
         return replace(numbered, body=Tombstone(numbered.first_seq, numbered.seq, "not encodable"))
 
-    def _forget_unencodable(self, batch: BlockBatch) -> None:
-        """Blocks that no frame can name must not be in a snapshot either."""
-        for event in batch.events:
-            if isinstance(event, BlocksStored) and not self._encodable(event):
-                with self._told:
-                    self._residents.apply(
-                        BlocksRemoved(event.block_hashes, event.tier, group=event.group)
-                    )
+    def _unencodable_blocks(self, events: Sequence[BlockEvent]) -> list[BlocksRemoved]:
+        """Blocks that no frame can name, which a snapshot must not try to name either."""
+        return [
+            BlocksRemoved(event.block_hashes, event.tier, group=event.group)
+            for event in events
+            if isinstance(event, BlocksStored) and not self._encodable(event)
+        ]
+
+    def _forget(self, blocks: Sequence[BlocksRemoved]) -> None:
+        for each in blocks:
+            self._residents.apply(each)
 
     def _encodable(self, event: BlockEvent) -> bool:
         try:

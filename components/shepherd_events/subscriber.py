@@ -32,14 +32,16 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from random import Random
+from typing import TYPE_CHECKING
 
 from shepherd_events.codec import decode_frame
 from shepherd_events.control import Status
 from shepherd_events.control_client import ControlClient
 from shepherd_events.errors import CodecError, KvEventsError, RequestFailedError
 from shepherd_events.events import Frame, Goodbye, Heartbeat, StreamAddress, Tombstone
-from shepherd_events.resident_set import ResidentSet
+from shepherd_events.privacy import Opener
 from shepherd_events.stream_cursor import (
     Deliver,
     Duplicate,
@@ -54,11 +56,15 @@ from shepherd_events.subscription_types import (
     Patience,
     Reset,
     ResetReason,
+    Residents,
     StreamState,
     SubscriptionCounters,
 )
 from shepherd_events.transports import connect as connect_by_address
 from shepherd_events.transports.protocol import Connect, SubscriberTransport
+
+if TYPE_CHECKING:
+    from shepherd_events.tenant_keys import TenantKeys
 
 __all__ = [
     "Item",
@@ -86,7 +92,8 @@ async def subscribe(
     *,
     after: Position | None = None,
     from_head: bool = False,
-    residents: ResidentSet | None = None,
+    residents: Residents | None = None,
+    keys: TenantKeys | None = None,
     patience: Patience = _DEFAULT_PATIENCE,
     connect: Connect = connect_by_address,
     clock: Callable[[], float] = time.monotonic,
@@ -101,7 +108,8 @@ async def subscribe(
 
     `residents` is made to hold what was handed out, and is compared with every
     heartbeat that tells of the same position: where they differ, the reader is
-    STALE and goes on from a snapshot.
+    STALE and goes on from a snapshot.  `keys` open tokens that were sealed for their
+    tenants; what they do not open is handed out without tokens.
 
     Raises:
         TransportError: the address names nothing that can be connected to.
@@ -114,6 +122,7 @@ async def subscribe(
             after or Position(address.epoch, 0),
             from_head=from_head,
             residents=residents,
+            keys=keys,
             patience=patience,
             clock=clock,
             random=random or Random(),  # noqa: S311 - spreads retries, keeps no secret
@@ -132,7 +141,8 @@ class Subscription:
         position: Position,
         *,
         from_head: bool,
-        residents: ResidentSet | None,
+        residents: Residents | None,
+        keys: TenantKeys | None,
         patience: Patience,
         clock: Callable[[], float],
         random: Random,
@@ -152,6 +162,7 @@ class Subscription:
         self._position = position
         self._from_head = from_head
         self._residents = residents
+        self._opener = Opener(keys, address.stream)
         self._ready: deque[Item] = deque()
         self._head_unknown = True
         self._lost: ResetReason | None = None
@@ -256,11 +267,11 @@ class Subscription:
         """A frame of this stream; None, counted, if it is anything else."""
         try:
             frame = decode_frame(payload)
+            if frame.stream == self._address.stream:
+                return replace(frame, body=self._opener.open_body(frame.body, frame.epoch))
         except CodecError as error:
             problem = str(error)
         else:
-            if frame.stream == self._address.stream:
-                return frame
             problem = f"it belongs to {frame.stream}"
         self._decode_errors += 1
         logger.warning("frame refused: %s", problem, extra={"stream": str(self._address.stream)})
@@ -296,8 +307,10 @@ class Subscription:
             return
         if self._ready or heartbeat.head_seq != self._position.seq:
             return
-        self._digest_checks += 1
         held = self._residents.digest()
+        if held is None:
+            return
+        self._digest_checks += 1
         if held == heartbeat.tiers:
             return
         self._digest_mismatches += 1
@@ -422,12 +435,11 @@ class Subscription:
             )
         if snapshot.position.epoch > epoch:
             reason = ResetReason.RESTARTED
+        blocks = self._opener.open_runs(snapshot.blocks, snapshot.position.epoch)
         self._snapshots += 1
         self._cursor = StreamCursor(snapshot.position)
         self._lost = None
         self._head_unknown = True
         self._heard_at = self._clock()
         self._snapshot_at = self._clock() + self._patience.between_snapshots_s
-        self._ready.append(
-            Reset(snapshot.position.epoch, snapshot.position.seq, snapshot.blocks, reason)
-        )
+        self._ready.append(Reset(snapshot.position.epoch, snapshot.position.seq, blocks, reason))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
-from shepherd_events.events import BlocksStored, Frame
+from shepherd_events.events import BlocksStored, Frame, TierState
 
 
 class StreamState(StrEnum):
@@ -46,6 +47,18 @@ class Reset:
 
 
 Item = Frame | Reset
+
+
+class Residents(Protocol):
+    """What a consumer holds of a stream, for comparison with the publisher's digests."""
+
+    def follow(self, item: Item) -> None:
+        """An item is being handed out."""
+        ...
+
+    def digest(self) -> tuple[TierState, ...] | None:
+        """Of all items so far; None where they are not applied yet, or it cannot be told."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from shepherd_events.events import BlockHash, BlocksStored, StreamId, Tier
+from shepherd_events.events import BlockHash, BlocksStored, StreamId, Tier, TierState
 
 Holder = tuple[StreamId, Tier]
 
@@ -68,6 +68,7 @@ class BlockIndex:
         self._blocks: dict[BlockHash, _Block] = {}
         self._holders: list[Holder | None] = []
         self._counts: list[int] = []
+        self._xors: list[int] = []
         self._touched: set[BlockHash] = set()
 
     def __len__(self) -> int:
@@ -183,6 +184,19 @@ class BlockIndex:
             if holder is not None and self._counts[bit]
         }
 
+    def digests(self) -> dict[StreamId, tuple[TierState, ...]]:
+        """What each stream holds, as its publisher's heartbeats say it."""
+        states: dict[StreamId, list[TierState]] = {}
+        for bit, holder in enumerate(self._holders):
+            if holder is not None and self._counts[bit]:
+                stream, tier = holder
+                state = TierState(tier, self._counts[bit], self._xors[bit])
+                states.setdefault(stream, []).append(state)
+        return {
+            stream: tuple(sorted(tiers, key=lambda state: state.tier))
+            for stream, tiers in states.items()
+        }
+
     def restore(self, record: BlockRecord) -> None:
         """Take back a record that was kept on disk; counts as untouched."""
         block = _Block(record.parent, record.start, record.tokens, 0)
@@ -205,23 +219,27 @@ class BlockIndex:
         return touched
 
     def check(self) -> None:
-        """Conservation: every block has a holder, and the counts are those of the holders' bits.
+        """Conservation: every block has a holder; counts and digests are those of the holders' bits.
 
         Raises:
             AssertionError: the law is broken.
         """
         counts = [0] * len(self._holders)
-        for block in self._blocks.values():
+        xors = [0] * len(self._holders)
+        for block_hash, block in self._blocks.items():
             assert block.holders, "a block without a holder must have been forgotten"
             for bit in _bits(block.holders):
                 assert self._holders[bit] is not None, "a block is held by a forgotten stream"
                 counts[bit] += 1
+                xors[bit] ^= block_hash
+        assert xors == self._xors, "a digest is not that of its blocks"
         assert counts == self._counts, f"{counts} blocks are held, {self._counts} were counted"
 
     def _hold(self, block_hash: BlockHash, block: _Block, bit: int) -> None:
         if not block.holders >> bit & 1:
             block.holders |= 1 << bit
             self._counts[bit] += 1
+            self._xors[bit] ^= block_hash
             self._touched.add(block_hash)
 
     def _let_go(self, block_hash: BlockHash, bit: int) -> bool:
@@ -231,6 +249,7 @@ class BlockIndex:
             return False
         block.holders &= ~(1 << bit)
         self._counts[bit] -= 1
+        self._xors[bit] ^= block_hash
         self._touched.add(block_hash)
         if not block.holders:
             del self._blocks[block_hash]
@@ -246,6 +265,7 @@ class BlockIndex:
             return bit
         self._holders.append(holder)
         self._counts.append(0)
+        self._xors.append(0)
         return len(self._holders) - 1
 
     def _known_bit(self, holder: Holder) -> int | None:

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from shepherd_config import OptionError, Resolved, load, option
 from shepherd_events.errors import CredentialsError
@@ -15,6 +15,9 @@ from shepherd_events.transports.credentials import (
     NatsCredentials,
     ReaderCredentials,
 )
+
+if TYPE_CHECKING:
+    from shepherd_events.tenant_keys import TenantKeys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +84,12 @@ class MemoryConfig:
         "File with the NKEY seed that this service shows the broker.", default="", group="events"
     )
 
+    kv_events_keys_file: str = option(
+        "File of mode 600 with the tenants' keys, TENANT and 64 hex digits per line, that open what workers encrypt.",
+        default="",
+        group="events",
+    )
+
     @property
     def credentials(self) -> ReaderCredentials:
         """What is shown to publishers and brokers."""
@@ -95,6 +104,24 @@ class MemoryConfig:
                 tls=self.kv_events_tls,
             ),
         )
+
+    def tenant_keys(self) -> TenantKeys | None:
+        """The keys that open workers' tokens, if there are any.
+
+        Raises:
+            OptionError: the file cannot be used, or the package that it needs is missing.
+        """
+        path = self.kv_events_keys_file
+        if not path:
+            return None
+        try:
+            from shepherd_events.tenant_keys import TenantKeys  # noqa: PLC0415 - an extra
+
+            return TenantKeys.load(path)
+        except (CredentialsError, ModuleNotFoundError) as error:
+            raise OptionError(
+                "--kv-events-keys-file", path, "a file of keys", f"; {error}"
+            ) from error
 
     @property
     def data_path(self) -> Path:
@@ -123,6 +150,7 @@ def load_config(
     if not _is_loopback(host):
         raise OptionError("--http-host", host, "a loopback address: there are no credentials yet")
     _check_curve(resolved.config)
+    resolved.config.tenant_keys()
     return resolved
 
 

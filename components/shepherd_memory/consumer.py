@@ -35,6 +35,7 @@ from shepherd_events.events import (
     Heartbeat,
     Notice,
     StreamId,
+    TierState,
     TurnCompleted,
 )
 from shepherd_events.stream_cursor import Position
@@ -77,6 +78,9 @@ class Consumer:
         self._recorder.recover(archives, self._positions)
         self.positions: Mapping[StreamId, Position] = dict(self._positions)
         """Where each stream stands as of the last commit; replaced, never changed."""
+        self._partial: set[StreamId] = set()
+        """Streams of which only some groups are indexed."""
+        self._held: Mapping[StreamId, tuple[Position, tuple[TierState, ...]]] = {}
         self.known_streams = self._positions.keys() | self._watch.streams_ahead()
         """The streams that the last run left something of."""
 
@@ -88,8 +92,19 @@ class Consumer:
             notices = self._recorder.notify(batch)
         self._store.save(self._index, self._positions)
         self.positions = dict(self._positions)
+        digests = self._index.digests()
+        self._held = {
+            stream: (position, digests.get(stream, ()))
+            for stream, position in self._positions.items()
+            if stream not in self._partial
+        }
         self._metrics.blocks.set(len(self._index))
         return notices
+
+    def holds(self, stream: StreamId, position: Position) -> tuple[TierState, ...] | None:
+        """The digest of a stream's blocks as of a commit at this very position; from any thread."""
+        at, digest = self._held.get(stream, (None, ()))
+        return digest if at == position else None
 
     def check(self) -> None:
         """The conservation laws of index and watch; between two calls of `apply`.
@@ -160,6 +175,7 @@ class Consumer:
         sound = []
         for run in arrival.blocks:
             if run.group:
+                self._partial.add(arrival.stream)
                 continue
             try:
                 validate_run(run)
@@ -178,6 +194,7 @@ class Consumer:
         gone: list[BlockHash] = []
         for event in body.events:
             if not isinstance(event, BlocksCleared) and event.group:
+                self._partial.add(stream)
                 continue
             match event:
                 case BlocksStored():

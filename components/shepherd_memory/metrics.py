@@ -63,6 +63,10 @@ class Metrics:
         self.turns_anonymous = self._counter(
             "shepherd_memory_turns_anonymous", "Completed requests without a session, not stored."
         )
+        self.turns_withheld = self._counter(
+            "shepherd_memory_turns_withheld",
+            "Completed requests whose tokens the stream does not show us, not stored.",
+        )
         self.turns_incomplete = self._counter(
             "shepherd_memory_turns_incomplete",
             "Completed requests whose sequence could not be rebuilt back to its root.",

@@ -143,6 +143,9 @@ class TurnRecorder:
         if not body.origin.session_id:
             self._metrics.turns_anonymous.inc()
             return None
+        if body.withheld:
+            self._metrics.turns_withheld.inc()
+            return None
         chain = self._index.chain(body.last_block_hash)
         messages = self._transcripts[frame.stream].read(chain.token_ids + body.tail_token_ids)
         turns = split_turns(messages, chain)

@@ -87,6 +87,8 @@ async def serve(
             stored={each: consumer.positions.get(each) for each in consumer.known_streams},
             settle_s=config.settle_s,
             connect=connect or partial(connect_by_address, credentials=config.credentials),
+            holds=consumer.holds,
+            keys=config.tenant_keys(),
         )
         memory = Memory(LOCAL_TENANT, archives=archives, writer=writer, bell=bell, metrics=metrics)
 

@@ -19,10 +19,12 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 from shepherd_events.discovery import StreamDirectory, StreamJoined, StreamLeft
 from shepherd_events.errors import KvEventsError
-from shepherd_events.events import Frame, StreamAddress, StreamId
+from shepherd_events.events import Frame, StreamAddress, StreamId, StreamInfo, TierState
 from shepherd_events.subscriber import (
     Item,
     Position,
@@ -37,12 +39,18 @@ from shepherd_memory.arrivals import Arrival, StreamEnded, StreamReplaced
 from shepherd_memory.metrics import Metrics
 from shepherd_memory.recorder import Transcript
 
+if TYPE_CHECKING:
+    from shepherd_events.tenant_keys import TenantKeys
+
 log = logging.getLogger(__name__)
 
 FIRST_RETRY_S = 0.2
 LAST_RETRY_S = 10.0
 
 MakeTranscript = Callable[[TokenizerAssets], Transcript]
+
+HoldsOf = Callable[[StreamId, Position], tuple[TierState, ...] | None]
+"""The digest of what is indexed of a stream at a position; None where that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +105,8 @@ class StreamReader:
         applier: Applier,
         metrics: Metrics,
         connect: Connect,
+        holds: HoldsOf,
+        keys: TenantKeys | None,
     ) -> None:
         self.address = address
         self.after = after
@@ -105,6 +115,8 @@ class StreamReader:
         self._applier = applier
         self._metrics = metrics
         self._connect = connect
+        self._holds = partial(holds, address.stream)
+        self._keys = keys
         self._subscription: Subscription | None = None
 
     def report(self) -> StreamReport:
@@ -131,7 +143,11 @@ class StreamReader:
         await self._transcripts.fetch(self.address.stream)
         try:
             async with subscribe(
-                self.address, after=self.after, connect=self._connect
+                self.address,
+                after=self.after,
+                residents=_Indexed(self._holds, self.after),
+                keys=self._keys,
+                connect=self._connect,
             ) as self._subscription:
                 async for item in self._subscription:
                     await self._applier.put(self._arrival(item))
@@ -141,9 +157,44 @@ class StreamReader:
 
     def _arrival(self, item: Item) -> Arrival:
         if isinstance(item, Frame):
+            self._tell_of_privacy(item)
             return item
         position = Position(item.epoch, item.as_of_seq)
         return StreamReplaced(self.address.stream, position, item.blocks, item.reason)
+
+    def _tell_of_privacy(self, frame: Frame) -> None:
+        """Say once an epoch what cannot be done with its stream."""
+        if not isinstance(frame.body, StreamInfo):
+            return
+        if not frame.body.tokens_included:
+            problem = "its publisher keeps the tokens to itself"
+        elif frame.body.privacy == "encrypted" and self._keys is None:
+            problem = "its tokens are encrypted: give --kv-events-keys-file"
+        else:
+            return
+        log.warning(
+            "stream %s is %s, no turn of it can be archived or found: %s",
+            frame.stream,
+            frame.body.privacy,
+            problem,
+        )
+
+
+class _Indexed:
+    """What the writer thread has indexed of a stream, once it has come as far as the reader."""
+
+    def __init__(
+        self, holds: Callable[[Position], tuple[TierState, ...] | None], at: Position | None
+    ) -> None:
+        self._holds = holds
+        self._at = at
+
+    def follow(self, item: Item) -> None:
+        seq = item.seq if isinstance(item, Frame) else item.as_of_seq
+        self._at = Position(item.epoch, seq)
+
+    def digest(self) -> tuple[TierState, ...] | None:
+        return None if self._at is None else self._holds(self._at)
 
 
 class StreamReaders:
@@ -159,6 +210,8 @@ class StreamReaders:
         stored: Mapping[StreamId, Position | None],
         settle_s: float,
         connect: Connect,
+        holds: HoldsOf,
+        keys: TenantKeys | None,
     ) -> None:
         """`stored` are the streams that the last run left something of, and where it stood."""
         self._directory = directory
@@ -166,6 +219,8 @@ class StreamReaders:
         self._applier = applier
         self._metrics = metrics
         self._connect = connect
+        self._holds = holds
+        self._keys = keys
         self._settle_s = settle_s
         self._unseen = dict(stored)
         self._readers: dict[StreamId, StreamReader] = {}
@@ -202,6 +257,8 @@ class StreamReaders:
             applier=self._applier,
             metrics=self._metrics,
             connect=self._connect,
+            holds=self._holds,
+            keys=self._keys,
         )
         self._tasks[stream] = tasks.create_task(self._readers[stream].run())
         log.info("stream %s joined", stream, extra={"epoch": address.epoch})

@@ -47,6 +47,7 @@ class WorkerStream:
                 _info(config, info),
                 _transport(config, stream),
                 epoch_file=EpochFile(epoch_path) if epoch_path else None,
+                veil=config.veil(),
             )
             publisher.start()
         except (KvEventsError, ValueError) as error:

@@ -9,8 +9,9 @@ from urllib.parse import urlsplit
 from shepherd_config import OptionError, option
 from shepherd_config.addresses import is_loopback
 from shepherd_events.errors import CredentialsError
+from shepherd_events.privacy import Encrypted, Hashed, IdsOnly, NoVeil, Privacy, Veil
 from shepherd_events.transports.credentials import CurveCredentials, NatsCredentials
-from shepherd_worker.errors import UnusableInputError
+from shepherd_worker.errors import UnreachableError, UnusableInputError
 
 DEFAULT_ENDPOINTS = {"zmq": "tcp://127.0.0.1:0", "nats": "nats://127.0.0.1:4222", "none": ""}
 _SCHEMES = {"zmq": "tcp", "nats": "nats", "none": ""}
@@ -59,6 +60,18 @@ class StreamOptions:
         default="",
         group="events",
     )
+    kv_events_privacy: Literal["auto", "full", "encrypted", "ids-only", "hashed"] = option(
+        "What readers may know: full has tokens in clear, encrypted under a key of their tenant, ids-only none, "
+        "hashed none and every id under a keyed hash; auto is full on this machine, and beyond it "
+        "encrypted with --kv-events-keys-file, else ids-only.",
+        default="auto",
+        group="events",
+    )
+    kv_events_keys_file: str = option(
+        "File of mode 600 with TENANT and 64 hex digits per line, * for any other tenant; hashed takes the key of *.",
+        default="",
+        group="events",
+    )
     worker_id: str = option(
         "Name of the stream; empty takes Dynamo's instance id.", default="", group="events"
     )
@@ -84,12 +97,52 @@ class StreamOptions:
             tls=self.kv_events_tls,
         )
 
+    @property
+    def privacy(self) -> Privacy:
+        """The mode that auto stands for, or the one that was asked for."""
+        if self.kv_events_privacy != "auto":
+            return Privacy(self.kv_events_privacy)
+        if is_loopback(urlsplit(self.stream_endpoint).hostname or ""):
+            return Privacy.FULL
+        return Privacy.ENCRYPTED if self.kv_events_keys_file else Privacy.IDS_ONLY
+
+    def veil(self) -> Veil:
+        """What readers may know.
+
+        Raises:
+            OptionError: the mode needs keys that are not there.
+            CredentialsError: the file of keys cannot be used.
+            ModuleNotFoundError: encrypted, without the package that it needs.
+        """
+        match self.privacy:
+            case Privacy.FULL:
+                return NoVeil()
+            case Privacy.IDS_ONLY:
+                return IdsOnly()
+        if not self.kv_events_keys_file:
+            raise OptionError(
+                "--kv-events-privacy", self.privacy.value, "--kv-events-keys-file beside it"
+            )
+        # an extra
+        from shepherd_events.tenant_keys import ANY_TENANT, Sealer, TenantKeys  # noqa: PLC0415
+
+        keys = TenantKeys.load(self.kv_events_keys_file)
+        if self.privacy is Privacy.ENCRYPTED:
+            return Encrypted(Sealer(keys))
+        key = keys.sealing(ANY_TENANT)
+        if key is None:
+            raise OptionError(
+                "--kv-events-privacy", "hashed", "a key of * in --kv-events-keys-file"
+            )
+        return Hashed(key)
+
     def check_stream(self) -> None:
         """Refuse what cannot work, before a model is loaded.
 
         Raises:
             OptionError: options that do not go together.
             UnusableInputError: a file of keys that cannot be used.
+            UnreachableError: a package is missing.
         """
         endpoint = self.stream_endpoint
         if not endpoint.startswith(_SCHEMES[self.kv_events]):
@@ -103,6 +156,15 @@ class StreamOptions:
             )
         if self.kv_events == "zmq":
             self._check_listener(urlsplit(endpoint).hostname or "")
+        try:
+            self.veil()
+        except CredentialsError as error:
+            raise UnusableInputError(f"--kv-events-keys-file: {error}") from error
+        except ModuleNotFoundError as error:
+            raise UnreachableError(
+                f"--kv-events-privacy {self.privacy} needs the package {error.name}: "
+                "pip install 'shepherd-worker[encryption]'"
+            ) from error
 
     def _check_listener(self, host: str) -> None:
         if self.curve_credentials is not None:

@@ -14,6 +14,8 @@ from shepherd_events.codec.shared_messages import (
     context_of,
     media_key_message,
     media_key_of,
+    sealed_message,
+    sealed_of,
 )
 from shepherd_events.errors import CodecError
 from shepherd_events.events import BlockEvent
@@ -37,6 +39,10 @@ def encode_batch(events: Iterable[BlockEvent]) -> bytes:
         contexts=[context_message(context) for context in columns.contexts],
         attributions=[attribution_message(origin) for origin in columns.attributions],
         mm_keys=[media_key_message(key) for key in columns.media],
+        sealed=[
+            pb.SealedRun(run=run, tokens=sealed_message(sealed))
+            for run, sealed in columns.sealed.items()
+        ],
     )
     return b"".join(
         (
@@ -95,5 +101,6 @@ def _columns(batch: Any) -> BlockColumns | None:
         contexts=[context_of(context) for context in batch.contexts],
         attributions=[attribution_of(origin) for origin in batch.attributions],
         media=[media_key_of(key) for key in batch.mm_keys],
+        sealed={entry.run: sealed_of(entry.tokens) for entry in batch.sealed},
         **fixed,
     )

@@ -14,6 +14,8 @@ from shepherd_events.codec.shared_messages import (
     attribution_of,
     context_message,
     context_of,
+    sealed_message,
+    sealed_of,
     tier_state_messages,
     tier_states,
 )
@@ -69,6 +71,8 @@ def _turn_message(turn: TurnCompleted) -> turns_pb2.TurnCompleted:
         tail_token_id=turn.tail_token_ids,
         finish_reason=turn.finish_reason,
         started_unix_ns=turn.started_unix_ns,
+        sealed_tail=sealed_message(turn.sealed_tail),
+        withheld=turn.withheld,
     )
 
 
@@ -87,6 +91,8 @@ def _turn(message: Any) -> TurnCompleted:
         context=context_of(message.context),
         parent_session_id=message.parent_session_id,
         session_final=message.session_final,
+        sealed_tail=sealed_of(message.sealed_tail) if message.HasField("sealed_tail") else None,
+        withheld=message.withheld,
     )
 
 
@@ -153,6 +159,7 @@ def _info_message(info: StreamInfo) -> pb.StreamInfo:
         heartbeat_ms=info.heartbeat_ms,
         engine=info.engine,
         engine_version=info.engine_version,
+        privacy="" if info.privacy == "full" else info.privacy,
     )
 
 
@@ -173,6 +180,7 @@ def _info(message: Any) -> StreamInfo:
         engine=message.engine,
         engine_version=message.engine_version,
         schema_minor=message.schema_minor,
+        privacy=message.privacy or "full",
     )
 
 

@@ -27,6 +27,7 @@ from shepherd_events.events import (
     BlocksStored,
     CacheContext,
     MediaKey,
+    SealedTokens,
     Tier,
 )
 
@@ -74,6 +75,8 @@ class BlockColumns:
     attributions: list[Attribution] = field(default_factory=list)
     media: list[MediaKey] = field(default_factory=list)
     """Of STORED runs; their blocks are counted through the whole batch."""
+    sealed: dict[int, SealedTokens] = field(default_factory=dict)
+    """By index among the STORED runs."""
 
     def num_chain_runs(self) -> int:
         """Runs that have a parent, a start and a context."""
@@ -109,6 +112,8 @@ def columns_of(events: Iterable[BlockEvent]) -> BlockColumns:
                 op = Op.REUSED
             case BlocksStored():
                 op = Op.STORED
+                if event.sealed is not None:
+                    columns.sealed[len(columns.run_tokens)] = event.sealed
                 _append_tokens(columns, event)
                 _append_media(columns, event)
         _append_hashes(columns, event.block_hashes)
@@ -204,6 +209,10 @@ class _Reader:
         self._context_table = (CacheContext(), *columns.contexts)
         self._attribution_table = (None, *columns.attributions)
         self._media = deque(columns.media)
+        self._stored_read = 0
+        for run in columns.sealed:
+            if run >= num_stored:
+                raise CodecError("blocks.sealed", f"run {run} of {num_stored} stored ones")
 
     def events(self) -> Iterator[BlockEvent]:
         columns = self._columns
@@ -233,8 +242,19 @@ class _Reader:
                 token_ids, media = self._take_tokens(run_len), self._take_media(run_len)
                 parent, start, context = self._link()
                 tier = _tier(tier)
+                sealed = self._columns.sealed.get(self._stored_read)
+                self._stored_read += 1
                 return BlocksStored(
-                    block_hashes, parent, token_ids, start, tier, context, origin, group, media
+                    block_hashes,
+                    parent,
+                    token_ids,
+                    start,
+                    tier,
+                    context,
+                    origin,
+                    group,
+                    media,
+                    sealed,
                 )
             case Op.REUSED:
                 parent, start, context = self._link()

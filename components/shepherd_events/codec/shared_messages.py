@@ -11,6 +11,7 @@ from shepherd_events.events import (
     CacheContext,
     MediaKey,
     MediaSpan,
+    SealedTokens,
     Tier,
     TierState,
 )
@@ -43,6 +44,20 @@ def attribution_message(origin: Attribution) -> turns_pb2.Attribution:
 def attribution_of(message: Any) -> Attribution:
     """From its message."""
     return Attribution(message.request_id, message.session_id, message.tenant, message.turn)
+
+
+def sealed_message(sealed: SealedTokens | None) -> turns_pb2.SealedTokens | None:
+    """As a message."""
+    if sealed is None:
+        return None
+    return turns_pb2.SealedTokens(
+        key_id=sealed.key_id, nonce=sealed.nonce, ciphertext=sealed.ciphertext
+    )
+
+
+def sealed_of(message: Any) -> SealedTokens:
+    """From its message."""
+    return SealedTokens(message.key_id, message.nonce, message.ciphertext)
 
 
 def media_key_message(key: MediaKey) -> pb.MmKey:

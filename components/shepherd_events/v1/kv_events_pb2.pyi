@@ -87,7 +87,7 @@ class Frame(_message.Message):
     def __init__(self, worker_id: _Optional[str] = ..., dp_rank: _Optional[int] = ..., epoch: _Optional[int] = ..., seq: _Optional[int] = ..., ts_unix_ns: _Optional[int] = ..., required_features: _Optional[int] = ..., blocks: _Optional[_Union[BlockBatch, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., info: _Optional[_Union[StreamInfo, _Mapping]] = ..., lost: _Optional[_Union[Tombstone, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., turn: _Optional[_Union[_turns_pb2.TurnCompleted, _Mapping]] = ..., notice: _Optional[_Union[_notices_pb2.Notice, _Mapping]] = ...) -> None: ...
 
 class BlockBatch(_message.Message):
-    __slots__ = ("op", "run_len", "tier", "parent_hash", "block_hash", "token_id", "run_tokens", "start_block", "context", "attribution", "group", "contexts", "attributions", "mm_keys", "block_hash_hi")
+    __slots__ = ("op", "run_len", "tier", "parent_hash", "block_hash", "token_id", "run_tokens", "start_block", "context", "attribution", "group", "contexts", "attributions", "mm_keys", "block_hash_hi", "sealed")
     OP_FIELD_NUMBER: _ClassVar[int]
     RUN_LEN_FIELD_NUMBER: _ClassVar[int]
     TIER_FIELD_NUMBER: _ClassVar[int]
@@ -103,6 +103,7 @@ class BlockBatch(_message.Message):
     ATTRIBUTIONS_FIELD_NUMBER: _ClassVar[int]
     MM_KEYS_FIELD_NUMBER: _ClassVar[int]
     BLOCK_HASH_HI_FIELD_NUMBER: _ClassVar[int]
+    SEALED_FIELD_NUMBER: _ClassVar[int]
     op: _containers.RepeatedScalarFieldContainer[int]
     run_len: _containers.RepeatedScalarFieldContainer[int]
     tier: _containers.RepeatedScalarFieldContainer[int]
@@ -118,7 +119,16 @@ class BlockBatch(_message.Message):
     attributions: _containers.RepeatedCompositeFieldContainer[_turns_pb2.Attribution]
     mm_keys: _containers.RepeatedCompositeFieldContainer[MmKey]
     block_hash_hi: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, op: _Optional[_Iterable[int]] = ..., run_len: _Optional[_Iterable[int]] = ..., tier: _Optional[_Iterable[int]] = ..., parent_hash: _Optional[_Iterable[int]] = ..., block_hash: _Optional[_Iterable[int]] = ..., token_id: _Optional[_Iterable[int]] = ..., run_tokens: _Optional[_Iterable[int]] = ..., start_block: _Optional[_Iterable[int]] = ..., context: _Optional[_Iterable[int]] = ..., attribution: _Optional[_Iterable[int]] = ..., group: _Optional[_Iterable[int]] = ..., contexts: _Optional[_Iterable[_Union[_turns_pb2.CacheContext, _Mapping]]] = ..., attributions: _Optional[_Iterable[_Union[_turns_pb2.Attribution, _Mapping]]] = ..., mm_keys: _Optional[_Iterable[_Union[MmKey, _Mapping]]] = ..., block_hash_hi: _Optional[_Iterable[int]] = ...) -> None: ...
+    sealed: _containers.RepeatedCompositeFieldContainer[SealedRun]
+    def __init__(self, op: _Optional[_Iterable[int]] = ..., run_len: _Optional[_Iterable[int]] = ..., tier: _Optional[_Iterable[int]] = ..., parent_hash: _Optional[_Iterable[int]] = ..., block_hash: _Optional[_Iterable[int]] = ..., token_id: _Optional[_Iterable[int]] = ..., run_tokens: _Optional[_Iterable[int]] = ..., start_block: _Optional[_Iterable[int]] = ..., context: _Optional[_Iterable[int]] = ..., attribution: _Optional[_Iterable[int]] = ..., group: _Optional[_Iterable[int]] = ..., contexts: _Optional[_Iterable[_Union[_turns_pb2.CacheContext, _Mapping]]] = ..., attributions: _Optional[_Iterable[_Union[_turns_pb2.Attribution, _Mapping]]] = ..., mm_keys: _Optional[_Iterable[_Union[MmKey, _Mapping]]] = ..., block_hash_hi: _Optional[_Iterable[int]] = ..., sealed: _Optional[_Iterable[_Union[SealedRun, _Mapping]]] = ...) -> None: ...
+
+class SealedRun(_message.Message):
+    __slots__ = ("run", "tokens")
+    RUN_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    run: int
+    tokens: _turns_pb2.SealedTokens
+    def __init__(self, run: _Optional[int] = ..., tokens: _Optional[_Union[_turns_pb2.SealedTokens, _Mapping]] = ...) -> None: ...
 
 class MmKey(_message.Message):
     __slots__ = ("block_index", "mm_hash", "offset", "length", "modality")
@@ -161,7 +171,7 @@ class Heartbeat(_message.Message):
     def __init__(self, head_seq: _Optional[int] = ..., first_available: _Optional[int] = ..., tiers: _Optional[_Iterable[_Union[TierState, _Mapping]]] = ..., dropped_total: _Optional[int] = ..., control_endpoint: _Optional[str] = ...) -> None: ...
 
 class StreamInfo(_message.Message):
-    __slots__ = ("schema_minor", "model", "block_size", "hash_algo", "hash_seed_id", "dp_size", "replay_capacity", "replay_endpoint", "tiers", "tokens_included", "previous_epoch", "previous_head_seq", "heartbeat_ms", "engine", "engine_version", "groups")
+    __slots__ = ("schema_minor", "model", "block_size", "hash_algo", "hash_seed_id", "dp_size", "replay_capacity", "replay_endpoint", "tiers", "tokens_included", "previous_epoch", "previous_head_seq", "heartbeat_ms", "engine", "engine_version", "groups", "privacy")
     SCHEMA_MINOR_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     BLOCK_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -178,6 +188,7 @@ class StreamInfo(_message.Message):
     ENGINE_FIELD_NUMBER: _ClassVar[int]
     ENGINE_VERSION_FIELD_NUMBER: _ClassVar[int]
     GROUPS_FIELD_NUMBER: _ClassVar[int]
+    PRIVACY_FIELD_NUMBER: _ClassVar[int]
     schema_minor: int
     model: str
     block_size: int
@@ -194,7 +205,8 @@ class StreamInfo(_message.Message):
     engine: str
     engine_version: str
     groups: _containers.RepeatedCompositeFieldContainer[GroupInfo]
-    def __init__(self, schema_minor: _Optional[int] = ..., model: _Optional[str] = ..., block_size: _Optional[int] = ..., hash_algo: _Optional[str] = ..., hash_seed_id: _Optional[bytes] = ..., dp_size: _Optional[int] = ..., replay_capacity: _Optional[int] = ..., replay_endpoint: _Optional[str] = ..., tiers: _Optional[_Iterable[_Union[Tier, str]]] = ..., tokens_included: _Optional[bool] = ..., previous_epoch: _Optional[int] = ..., previous_head_seq: _Optional[int] = ..., heartbeat_ms: _Optional[int] = ..., engine: _Optional[str] = ..., engine_version: _Optional[str] = ..., groups: _Optional[_Iterable[_Union[GroupInfo, _Mapping]]] = ...) -> None: ...
+    privacy: str
+    def __init__(self, schema_minor: _Optional[int] = ..., model: _Optional[str] = ..., block_size: _Optional[int] = ..., hash_algo: _Optional[str] = ..., hash_seed_id: _Optional[bytes] = ..., dp_size: _Optional[int] = ..., replay_capacity: _Optional[int] = ..., replay_endpoint: _Optional[str] = ..., tiers: _Optional[_Iterable[_Union[Tier, str]]] = ..., tokens_included: _Optional[bool] = ..., previous_epoch: _Optional[int] = ..., previous_head_seq: _Optional[int] = ..., heartbeat_ms: _Optional[int] = ..., engine: _Optional[str] = ..., engine_version: _Optional[str] = ..., groups: _Optional[_Iterable[_Union[GroupInfo, _Mapping]]] = ..., privacy: _Optional[str] = ...) -> None: ...
 
 class GroupInfo(_message.Message):
     __slots__ = ("group", "kind", "block_size", "sliding_window")

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eshepherd_events/v1/turns.proto\x12\x12shepherd_events.v1\"G\n\x0c\x43\x61\x63heContext\x12\x11\n\tlora_name\x18\x01 \x01(\t\x12\x15\n\rcache_salt_id\x18\x02 \x01(\x0c\x12\r\n\x05model\x18\x03 \x01(\t\"S\n\x0b\x41ttribution\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0c\n\x04turn\x18\x04 \x01(\r\"\xe6\x02\n\rTurnCompleted\x12/\n\x06origin\x18\x01 \x01(\x0b\x32\x1f.shepherd_events.v1.Attribution\x12\x31\n\x07\x63ontext\x18\x02 \x01(\x0b\x32 .shepherd_events.v1.CacheContext\x12\x19\n\x11parent_session_id\x18\x03 \x01(\t\x12\x15\n\rsession_final\x18\x04 \x01(\x08\x12\x15\n\rprompt_tokens\x18\x05 \x01(\r\x12\x15\n\rcached_tokens\x18\x06 \x01(\r\x12\x18\n\x10generated_tokens\x18\x07 \x01(\r\x12\x17\n\x0flast_block_hash\x18\x08 \x01(\x06\x12\x17\n\x0fnum_full_blocks\x18\t \x01(\r\x12\x15\n\rtail_token_id\x18\n \x03(\x07\x12\x15\n\rfinish_reason\x18\x0b \x01(\t\x12\x17\n\x0fstarted_unix_ns\x18\x0c \x01(\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eshepherd_events/v1/turns.proto\x12\x12shepherd_events.v1\"G\n\x0c\x43\x61\x63heContext\x12\x11\n\tlora_name\x18\x01 \x01(\t\x12\x15\n\rcache_salt_id\x18\x02 \x01(\x0c\x12\r\n\x05model\x18\x03 \x01(\t\"S\n\x0b\x41ttribution\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x0c\n\x04turn\x18\x04 \x01(\r\"A\n\x0cSealedTokens\x12\x0e\n\x06key_id\x18\x01 \x01(\x0c\x12\r\n\x05nonce\x18\x02 \x01(\x0c\x12\x12\n\nciphertext\x18\x03 \x01(\x0c\"\xaf\x03\n\rTurnCompleted\x12/\n\x06origin\x18\x01 \x01(\x0b\x32\x1f.shepherd_events.v1.Attribution\x12\x31\n\x07\x63ontext\x18\x02 \x01(\x0b\x32 .shepherd_events.v1.CacheContext\x12\x19\n\x11parent_session_id\x18\x03 \x01(\t\x12\x15\n\rsession_final\x18\x04 \x01(\x08\x12\x15\n\rprompt_tokens\x18\x05 \x01(\r\x12\x15\n\rcached_tokens\x18\x06 \x01(\r\x12\x18\n\x10generated_tokens\x18\x07 \x01(\r\x12\x17\n\x0flast_block_hash\x18\x08 \x01(\x06\x12\x17\n\x0fnum_full_blocks\x18\t \x01(\r\x12\x15\n\rtail_token_id\x18\n \x03(\x07\x12\x15\n\rfinish_reason\x18\x0b \x01(\t\x12\x17\n\x0fstarted_unix_ns\x18\x0c \x01(\x06\x12\x35\n\x0bsealed_tail\x18\r \x01(\x0b\x32 .shepherd_events.v1.SealedTokens\x12\x10\n\x08withheld\x18\x0e \x01(\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CACHECONTEXT']._serialized_end=125
   _globals['_ATTRIBUTION']._serialized_start=127
   _globals['_ATTRIBUTION']._serialized_end=210
-  _globals['_TURNCOMPLETED']._serialized_start=213
-  _globals['_TURNCOMPLETED']._serialized_end=571
+  _globals['_SEALEDTOKENS']._serialized_start=212
+  _globals['_SEALEDTOKENS']._serialized_end=277
+  _globals['_TURNCOMPLETED']._serialized_start=280
+  _globals['_TURNCOMPLETED']._serialized_end=711
 # @@protoc_insertion_point(module_scope)

@@ -28,8 +28,18 @@ class Attribution(_message.Message):
     turn: int
     def __init__(self, session_id: _Optional[str] = ..., request_id: _Optional[str] = ..., tenant: _Optional[str] = ..., turn: _Optional[int] = ...) -> None: ...
 
+class SealedTokens(_message.Message):
+    __slots__ = ("key_id", "nonce", "ciphertext")
+    KEY_ID_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    CIPHERTEXT_FIELD_NUMBER: _ClassVar[int]
+    key_id: bytes
+    nonce: bytes
+    ciphertext: bytes
+    def __init__(self, key_id: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., ciphertext: _Optional[bytes] = ...) -> None: ...
+
 class TurnCompleted(_message.Message):
-    __slots__ = ("origin", "context", "parent_session_id", "session_final", "prompt_tokens", "cached_tokens", "generated_tokens", "last_block_hash", "num_full_blocks", "tail_token_id", "finish_reason", "started_unix_ns")
+    __slots__ = ("origin", "context", "parent_session_id", "session_final", "prompt_tokens", "cached_tokens", "generated_tokens", "last_block_hash", "num_full_blocks", "tail_token_id", "finish_reason", "started_unix_ns", "sealed_tail", "withheld")
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     PARENT_SESSION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +52,8 @@ class TurnCompleted(_message.Message):
     TAIL_TOKEN_ID_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     STARTED_UNIX_NS_FIELD_NUMBER: _ClassVar[int]
+    SEALED_TAIL_FIELD_NUMBER: _ClassVar[int]
+    WITHHELD_FIELD_NUMBER: _ClassVar[int]
     origin: Attribution
     context: CacheContext
     parent_session_id: str
@@ -54,4 +66,6 @@ class TurnCompleted(_message.Message):
     tail_token_id: _containers.RepeatedScalarFieldContainer[int]
     finish_reason: str
     started_unix_ns: int
-    def __init__(self, origin: _Optional[_Union[Attribution, _Mapping]] = ..., context: _Optional[_Union[CacheContext, _Mapping]] = ..., parent_session_id: _Optional[str] = ..., session_final: _Optional[bool] = ..., prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., last_block_hash: _Optional[int] = ..., num_full_blocks: _Optional[int] = ..., tail_token_id: _Optional[_Iterable[int]] = ..., finish_reason: _Optional[str] = ..., started_unix_ns: _Optional[int] = ...) -> None: ...
+    sealed_tail: SealedTokens
+    withheld: bool
+    def __init__(self, origin: _Optional[_Union[Attribution, _Mapping]] = ..., context: _Optional[_Union[CacheContext, _Mapping]] = ..., parent_session_id: _Optional[str] = ..., session_final: _Optional[bool] = ..., prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., last_block_hash: _Optional[int] = ..., num_full_blocks: _Optional[int] = ..., tail_token_id: _Optional[_Iterable[int]] = ..., finish_reason: _Optional[str] = ..., started_unix_ns: _Optional[int] = ..., sealed_tail: _Optional[_Union[SealedTokens, _Mapping]] = ..., withheld: _Optional[bool] = ...) -> None: ...

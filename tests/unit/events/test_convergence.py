@@ -12,90 +12,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from random import Random
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from shepherd_events.events import BlockEvent, BlocksCleared, BlocksStored, Tier
-from shepherd_events.publisher import KvEventPublisher
+from faulty_stream import FaultyStream, block_events
+from shepherd_events.events import BlockEvent, BlocksStored, Tier
 from shepherd_events.resident_set import ResidentSet
-from shepherd_events.subscriber import Position, ResetReason, StreamState, subscribe
-from shepherd_events.transports.memory import FaultyWire, MemoryBroker
-from stream_readers import DEADLINE_S, INFO, STREAM, Reader, removed, stored, turn
-from stream_source import PATIENCE
-
-HEARTBEAT_S = 0.005
-FAST = replace(PATIENCE, silence_s=0.1, request_s=0.05, first_retry_s=0.002, last_retry_s=0.01)
-
-
-class FaultyStream:
-    """A publisher that restarts, and a reader that comes and goes, over a faulty wire."""
-
-    def __init__(self, wire: FaultyWire, *, ring_bytes: int, queued: int, buffered: int) -> None:
-        self.broker = MemoryBroker(lambda: wire, queue_frames=buffered)
-        self.wire = wire
-        self.ring_bytes = ring_bytes
-        self.queued = queued
-        self.truth = ResidentSet()
-        self.epoch = 0
-        self.publisher = self._publisher()
-        self.publisher.start()
-
-    def _publisher(self) -> KvEventPublisher:
-        self.epoch += 1
-        return KvEventPublisher(
-            STREAM,
-            INFO,
-            self.broker.publisher("here"),
-            clock=lambda: self.epoch,
-            max_queued_events=self.queued,
-            ring_bytes=self.ring_bytes,
-            heartbeat_s=HEARTBEAT_S,
-        )
-
-    def publish(self, events: list[BlockEvent]) -> None:
-        self.publisher.publish(events)
-        for event in events:
-            self.truth.apply(event)
-
-    def restart(self) -> None:
-        self.publisher.close("restart")
-        self.truth = ResidentSet()
-        self.publisher = self._publisher()
-        self.publisher.start()
-
-    async def reader(
-        self, stack: AsyncExitStack, after: Position | None, residents: ResidentSet
-    ) -> Reader:
-        subscription = await stack.enter_async_context(
-            subscribe(
-                self.publisher.address,
-                after=after,
-                patience=FAST,
-                connect=self.broker.connect,
-                random=Random(1),
-            )
-        )
-        return Reader(subscription, residents)
-
-
-def block_events() -> st.SearchStrategy[BlockEvent]:
-    hashes = st.integers(1, 40)
-    return st.one_of(
-        st.builds(
-            lambda first, count, tier: stored(
-                *range(first, first + count), parent=first - 1 or None, tier=tier
-            ),
-            hashes,
-            st.integers(1, 6),
-            st.sampled_from([Tier.DEVICE, Tier.HOST]),
-        ),
-        st.builds(removed, hashes, hashes),
-        st.builds(BlocksCleared, st.sampled_from([None, Tier.DEVICE, Tier.HOST])),
-    )
-
+from shepherd_events.subscriber import Position, ResetReason, StreamState
+from shepherd_events.transports.memory import FaultyWire
+from stream_readers import DEADLINE_S, Reader, removed, stored, turn
 
 steps = st.one_of(
     st.lists(block_events(), min_size=1, max_size=6),

@@ -46,6 +46,7 @@ from shepherd_events.events import (
     MediaKey,
     MediaSpan,
     Notice,
+    SealedTokens,
     StreamId,
     StreamInfo,
     Tier,
@@ -69,6 +70,8 @@ RUN = BlocksStored(
     origin=ORIGIN,
 )
 IMAGE = MediaSpan(bytes.fromhex("00112233445566778899aabbccddeeff"), 3, 3)
+
+SEALED = SealedTokens(bytes(range(8)), bytes(range(24)), b"ciphertext")
 
 
 def frame(seq: int, body: Body) -> Frame:
@@ -175,6 +178,30 @@ FRAMES = {
                     media=(MediaKey(0, IMAGE), MediaKey(1, IMAGE)),
                 ),
             )
+        ),
+    ),
+    "stored_sealed": frame(
+        12,
+        BlockBatch(
+            (
+                BlocksStored(array("Q", [3]), None, array("I", [1, 2]), 0),
+                BlocksStored(array("Q", [5]), BlockHash(3), array("I"), 1, sealed=SEALED),
+            )
+        ),
+    ),
+    "turn_sealed": frame(
+        13,
+        TurnCompleted(
+            origin=ORIGIN,
+            prompt_tokens=3,
+            cached_tokens=0,
+            generated_tokens=0,
+            last_block_hash=None,
+            num_full_blocks=0,
+            tail_token_ids=array("I"),
+            finish_reason="stop",
+            started_unix_ns=EPOCH,
+            sealed_tail=SEALED,
         ),
     ),
 }
