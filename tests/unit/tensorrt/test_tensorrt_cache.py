@@ -389,6 +389,9 @@ class EngineAndReader(RuleBasedStateMachine):
         self.tree: dict[tuple[int, ...], int] = {}
         self.deaf = False
         self.lost = 0
+        self.running: list[Track] = []
+        self.texts: list[list[int]] = []
+        self.now = 0.0
 
     def tell(self, event: KvEvent) -> None:
         if self.deaf:
@@ -415,6 +418,26 @@ class EngineAndReader(RuleBasedStateMachine):
             gone = data.draw(st.sampled_from(sorted(leaves)))
             self.tell(Removed((self.tree.pop(gone),)))
 
+    @rule(path=st.lists(st.integers(0, 2), min_size=1, max_size=4), rest=st.integers(0, 3))
+    def ask(self, path: list[int], rest: int) -> None:
+        tokens = [token for token in path for _ in range(SIZE)] + [0] * rest
+        self.running.append(track(tokens))
+        self.ledger.tracks.add(self.running[-1])
+
+    @rule(data=st.data(), output=st.lists(st.integers(0, 2), max_size=5), hit=st.integers(0, 9))
+    def answer_and_end(self, data: st.DataObject, output: list[int], hit: int) -> None:
+        if self.running:
+            ending = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
+            self.ledger.tracks.extend(ending, output)
+            self.ledger.hit(ending, hit)
+            self.ledger.finish(ending, FinishReason.LENGTH, hit, deadline=self.now + 2)
+            self.texts.append(list(ending.token_ids))
+
+    @rule()
+    def let_time_pass(self) -> None:
+        self.now += 1
+        self.ledger.settle(self.now)
+
     @rule()
     def fall_behind(self) -> None:
         self.deaf = True
@@ -425,7 +448,7 @@ class EngineAndReader(RuleBasedStateMachine):
 
     @invariant()
     def readers_believe_in_nothing_that_is_not_there(self) -> None:
-        self.replica.apply(self.ledger.drain())
+        self.read()
         if not self.deaf and not self.lost:
             truth = {self.hash_of(path) for path in self.tree}
 
@@ -434,10 +457,22 @@ class EngineAndReader(RuleBasedStateMachine):
             if not self.ledger.counts.losses:
                 assert set(self.replica.resident) == truth
 
+    @invariant()
+    def every_end_has_its_text(self) -> None:
+        self.read()
+        told = sorted(map(self.replica.text, self.replica.finished))
+
+        assert all(text in self.texts for text in told)
+        if self.now and not self.ledger.tracks:
+            assert told == sorted(self.texts)
+
+    def read(self) -> None:
+        self.replica.apply(self.ledger.drain())
+
     def hash_of(self, path: tuple[int, ...]) -> int:
         tokens = array("I", [token for token in path for _ in range(SIZE)])
         return [*block_hashes(ROOT, tokens, SIZE)][-1]
 
 
 TestEngineAndReader = EngineAndReader.TestCase
-TestEngineAndReader.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestEngineAndReader.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)

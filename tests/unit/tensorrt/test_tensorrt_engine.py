@@ -213,6 +213,19 @@ async def test_closing_a_stream_aborts_it_within_a_step() -> None:
         assert runner.num_begun <= num_begun + 4
 
 
+async def test_a_call_that_is_closed_before_it_begins_leaves_nothing_behind() -> None:
+    engine = trtllm()
+    await engine.start()
+    asking = asyncio.create_task(ask(engine, request(PROMPT)))
+    while not engine._calls:  # noqa: ASYNC110 - the very moment in which the call was made
+        await asyncio.sleep(0)
+    await engine.close()
+    async with asyncio.timeout(5):
+        await engine.drain()
+    with pytest.raises(EngineDeadError):
+        await asking
+
+
 def stepped_engine() -> tuple[TrtllmEngine, SteppedRunner]:
     use_fake_trtllm()
     engine, runner = stepped("trtllm")

@@ -76,7 +76,10 @@ class Call:
         self._chunks: asyncio.Queue[TokenChunk | WorkerError] = asyncio.Queue()
         self._unwanted = False
         self._refused = False
+        self._concluded = False
+        poller.note(partial(_add, track=track))
         self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task.add_done_callback(lambda _: self._conclude())
 
     async def next(self) -> TokenChunk:
         """Everything that came since the last call, as one chunk; at least one.
@@ -112,7 +115,6 @@ class Call:
         await asyncio.wait((self._task,))
 
     async def _run(self) -> None:
-        self._poller.note(partial(_add, track=self.track))
         try:
             await self._follow_or_compute()
         except InvalidRequestError as error:
@@ -161,6 +163,10 @@ class Call:
             self._chunks.put_nowait(chunk or TokenChunk(()))
 
     def _conclude(self) -> None:
+        """Once, when the task ends, or was cancelled before it began."""
+        if self._concluded:
+            return
+        self._concluded = True
         result, reason = self.result, self.answer.finish_reason
         if result is not None and not result.finished:
             with contextlib.suppress(Exception):  # an engine that is gone has nothing to abort

@@ -4,7 +4,7 @@ Takes its events (`kv_events.py`) and our requests (`tracks.py`), gives cache
 events as the `Engine` protocol promises them.  The invariant: what was given
 and not taken back is what the engine told us it holds, as far as we know.
 
-- Partial blocks are not told; their names are kept, so that their end is not either.
+- Partial blocks are not told: their names stay unknown, and so does their end.
 - A block whose parent goes, goes before it, whether the engine says so or not.
 - The same block on several attention ranks is stored with the first and removed
   with the last.
@@ -64,7 +64,6 @@ class Ledger:
         self._block_size = block_size
         self._fingerprint = model_fingerprint
         self._blocks: dict[Key, LedgerBlock] = {}
-        self._partial: set[Key] = set()
         self._resident = Residency()
         self._finished: dict[Track, float] = {}
         """Ended sequences whose end is not told, and until when that may wait."""
@@ -136,7 +135,7 @@ class Ledger:
     def _stored(self, rank: int, event: Stored) -> None:
         parent = None if event.parent is None else self._blocks.get((rank, event.parent))
         if event.parent is not None and parent is None:
-            self._skip(rank, event.blocks)
+            self._skip(event.blocks)
             return
         if parent is not None:
             self._tell_chain(parent)
@@ -144,19 +143,15 @@ class Ledger:
         for index, stored in enumerate(event.blocks):
             block = self._place(rank, stored, parent)
             if block is None:
-                self._skip(rank, event.blocks[index:])
+                self._skip(event.blocks[index:])
                 break
             run.append(block)
             parent = block
         self._tell(run)
 
-    def _skip(self, rank: int, blocks: Iterable[StoredBlock]) -> None:
+    def _skip(self, blocks: Iterable[StoredBlock]) -> None:
         """Blocks that are not told: partial ones by rule, others for want of their chain."""
-        for block in blocks:
-            if len(block.token_ids) < self._block_size:
-                self._partial.add((rank, block.name))
-            else:
-                self.counts.unmapped += 1
+        self.counts.unmapped += sum(len(block.token_ids) == self._block_size for block in blocks)
 
     def _place(
         self, rank: int, stored: StoredBlock, parent: LedgerBlock | None
@@ -212,7 +207,6 @@ class Ledger:
         going: dict[Key, LedgerBlock] = {}
         for name in names:
             key = (rank, name)
-            self._partial.discard(key)
             if key in self._blocks:
                 going |= {block.key: block for block in with_descendants(self._blocks[key])}
         leaves_first = sorted(going.values(), key=lambda block: -block.position)
