@@ -137,3 +137,30 @@ def test_a_sequence_that_outgrows_its_room_is_gathered_once_more() -> None:
 
 def test_more_than_may_be_kept_is_gathered_each_time() -> None:
     assert steps([3, 3], 4, max_bytes=100) == ["gather"] * 4
+
+
+def after_three_steps(cache: PagedKvCache, mirror: DecodeMirror) -> Segment:
+    """The next token of a sequence that is mirrored."""
+    for start in (2, 3, 4):
+        pack([Segment(array("I", [1]), start, [0, 1, 2], 1)], cache, mirror)
+    assert mirror.extents
+    return Segment(array("I", [1]), 5, [0, 1, 2], 1)
+
+
+def test_blocks_that_were_written_from_outside_are_gathered_again() -> None:
+    cache = made_cache()
+    mirror = DecodeMirror(cache)
+    segment = after_three_steps(cache, mirror)
+    cache.write_blocks([0], [bytes(cache.storage[0].nbytes)])
+    (group,) = pack([segment], cache, mirror).attention.decodes
+
+    assert group.extent is None
+
+
+def test_blocks_that_somebody_else_has_now_are_gathered_again() -> None:
+    cache = made_cache()
+    mirror = DecodeMirror(cache)
+    segment = after_three_steps(cache, mirror)
+    (group,) = pack([segment], cache, mirror, new_block_ids=[1]).attention.decodes
+
+    assert group.extent is None
