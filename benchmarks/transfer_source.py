@@ -13,7 +13,7 @@ import sys
 import threading
 from dataclasses import asdict
 
-from shepherd_worker.engine.embedded.shared_memory import SharedMemory
+from shepherd_worker.engine.embedded.model.shared_memory import SharedMemory
 from shepherd_worker.engine.embedded.transfer.blocks import BlockSource
 from shepherd_worker.engine.embedded.transfer.service import TransferOptions, TransferService
 

@@ -28,7 +28,7 @@ from random import Random
 
 from shepherd_events.events import Attribution, BlockHash
 from shepherd_worker.engine import create_engine
-from shepherd_worker.engine.embedded.eviction import Evictable, PriorityLru
+from shepherd_worker.engine.embedded.cache.eviction import Evictable, PriorityLru
 from shepherd_worker.engine.protocol import EngineConfig
 from shepherd_worker.request import GenerateRequest, StopConditions
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from shepherd_worker.engine.embedded.shared_memory import SharedMemory
+from shepherd_worker.engine.embedded.model.shared_memory import SharedMemory
 from shepherd_worker.engine.embedded.transfer.blocks import BlockSource
 from shepherd_worker.engine.embedded.transfer.frames import Kind, Request, encode_header
 from shepherd_worker.engine.embedded.transfer.service import TransferOptions, TransferService

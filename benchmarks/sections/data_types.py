@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 
 from benchmarks.figure import Figure, compare
 from benchmarks.workload import Timing, ask, random_model, random_prompts, started
-from shepherd_worker.engine.embedded.linear import can_quantise
+from shepherd_worker.engine.embedded.model.linear import can_quantise
 
 CONCURRENT, PROMPT, NEW = 8, 256, 64
 EXACT = "float32"

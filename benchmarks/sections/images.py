@@ -30,7 +30,7 @@ from transformers import (
 
 from benchmarks.figure import Figure, compare
 from benchmarks.workload import SMALL, VOCABULARY, random_prompts, started
-from shepherd_worker.engine.embedded.vision import to_tensor
+from shepherd_worker.engine.embedded.model.vision import to_tensor
 from shepherd_worker.engine.protocol import Engine
 from shepherd_worker.image import DecodedImage, PreparedImage, place_images
 from shepherd_worker.request import GenerateRequest, Sampling, StopConditions

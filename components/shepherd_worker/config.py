@@ -15,7 +15,7 @@ from typing import Literal
 from shepherd_config import OptionError, Resolved, load, option
 from shepherd_config.addresses import is_loopback, is_wildcard
 from shepherd_worker.dynamo_options import DynamoOptions
-from shepherd_worker.engine.embedded.eviction import load_policy
+from shepherd_worker.engine.embedded.cache.eviction import load_policy
 from shepherd_worker.engine.embedded.transfer.handshake import read_secret
 from shepherd_worker.engine.embedded.transfer.nixl import NIXL_IS_MISSING, is_nixl_installed
 from shepherd_worker.engine.protocol import EngineConfig

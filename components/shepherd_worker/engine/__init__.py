@@ -79,7 +79,7 @@ def create_encoder(name: Literal["torch", "trtllm", "fake"], config: EngineConfi
 
 def _create_torch_encoder(config: EngineConfig) -> ImageEncoder:
     try:
-        from shepherd_worker.engine.embedded.torch_encoder import (  # noqa: PLC0415 - optional
+        from shepherd_worker.engine.embedded.model.torch_encoder import (  # noqa: PLC0415 - optional
             TorchImageEncoder,
         )
     except ModuleNotFoundError as error:

@@ -21,12 +21,12 @@ from hashlib import blake2b
 from pathlib import Path
 
 from shepherd_events.events import Tier
-from shepherd_worker.engine.embedded.block_pool import BlockCopy
+from shepherd_worker.engine.embedded.cache.block_pool import BlockCopy
 from shepherd_worker.engine.embedded.engine import EmbeddedEngine
 from shepherd_worker.engine.embedded.runner import RunnerInfo, Sample, Samples, SamplingError
+from shepherd_worker.engine.embedded.sampling.verification import Verification
 from shepherd_worker.engine.embedded.scheduler import StepPlan, Work
 from shepherd_worker.engine.embedded.sequence import Sequence
-from shepherd_worker.engine.embedded.verification import Verification
 from shepherd_worker.engine.fake_vision import FakeImageProcessor, FakeVisionTower, vision_limits
 from shepherd_worker.engine.protocol import EngineConfig
 from shepherd_worker.engine.validation import count_host_blocks
@@ -197,7 +197,7 @@ class FakeRunner:
         """The likeliest token once grammar and processors had their say; tokens after `token_id` follow it."""
         import torch  # noqa: PLC0415 - heavy, and needed for such requests only
 
-        from shepherd_worker.engine.embedded.adjustment import adjust  # noqa: PLC0415 - as above
+        from shepherd_worker.engine.embedded.sampling.adjustment import adjust  # noqa: PLC0415 - as above
 
         vocab_size = self._info.vocab_size
         logits = -((torch.arange(vocab_size) - token_id) % vocab_size).float()

@@ -14,7 +14,7 @@ from shepherd_events.events import (
     MediaSpan,
     Tier,
 )
-from shepherd_worker.engine.embedded.block_pool import BlockPool, PoolCounts
+from shepherd_worker.engine.embedded.cache.block_pool import BlockPool, PoolCounts
 
 ROOT = root_hash(b"model")
 SIZE = 2

@@ -18,9 +18,9 @@ from hypothesis.stateful import (
 from cache_replica import CacheReplica
 from shepherd_events.block_hash import block_hashes, root_hash
 from shepherd_events.events import BlockHash, BlocksStored, Tier
-from shepherd_worker.engine.embedded.block_pool import BlockPool
-from shepherd_worker.engine.embedded.eviction import Evictable, PriorityLru
-from shepherd_worker.engine.embedded.retention import BlockRetention
+from shepherd_worker.engine.embedded.cache.block_pool import BlockPool
+from shepherd_worker.engine.embedded.cache.eviction import Evictable, PriorityLru
+from shepherd_worker.engine.embedded.cache.retention import BlockRetention
 from shepherd_worker.request import DEFAULT_PRIORITY
 
 ROOT = root_hash(b"model")

@@ -10,11 +10,11 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from shepherd_worker.engine.embedded.attention import LayerCall
-from shepherd_worker.engine.embedded.decode_mirror import DecodeMirror
-from shepherd_worker.engine.embedded.kv_cache import KvGeometry, PagedKvCache
 from shepherd_worker.engine.embedded.layout import Segment
-from shepherd_worker.engine.embedded.packing import pack
+from shepherd_worker.engine.embedded.model.attention import LayerCall
+from shepherd_worker.engine.embedded.model.decode_mirror import DecodeMirror
+from shepherd_worker.engine.embedded.model.kv_cache import KvGeometry, PagedKvCache
+from shepherd_worker.engine.embedded.model.packing import pack
 
 SIZE, LAYERS, HEADS, KV_HEADS, DIM, NUM_BLOCKS = 2, 2, 4, 2, 4, 40
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from shepherd_events.block_hash import block_hashes, root_hash
 from shepherd_events.events import Attribution, BlockHash, BlocksStored, Tier
-from shepherd_worker.engine.embedded.block_pool import BlockPool
-from shepherd_worker.engine.embedded.eviction import Evictable, PriorityLru
-from shepherd_worker.engine.embedded.retention import BlockRetention, block_retention
+from shepherd_worker.engine.embedded.cache.block_pool import BlockPool
+from shepherd_worker.engine.embedded.cache.eviction import Evictable, PriorityLru
+from shepherd_worker.engine.embedded.cache.retention import BlockRetention, block_retention
 from shepherd_worker.request import Retention, RetentionRange
 
 ROOT = root_hash(b"model")

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from shepherd_worker.engine.embedded import grammar
-from shepherd_worker.engine.embedded.grammar import MAX_COMPILED, GrammarCompiler
-from shepherd_worker.engine.embedded.steering import Guide, GuideError
+from shepherd_worker.engine.embedded.sampling import grammar
+from shepherd_worker.engine.embedded.sampling.grammar import MAX_COMPILED, GrammarCompiler
+from shepherd_worker.engine.embedded.sampling.steering import Guide, GuideError
 from shepherd_worker.request import GuidedDecoding
 from tiny_models import IM_END, tiny_model
 

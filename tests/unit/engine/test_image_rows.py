@@ -8,12 +8,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shepherd_worker.engine.embedded.image_rows import (
+from shepherd_worker.engine.embedded.layout import Segment
+from shepherd_worker.engine.embedded.model.image_rows import (
     image_rows,
     rotary_positions,
     segment_positions,
 )
-from shepherd_worker.engine.embedded.layout import Segment
 from shepherd_worker.image import ImageInput, PreparedImage
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from shepherd_worker.engine.embedded.linear import (
+from shepherd_worker.engine.embedded.model.linear import (
     Int8Linear,
     PackedLinear,
     can_pack,

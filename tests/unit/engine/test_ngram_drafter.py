@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shepherd_worker.engine.embedded.speculative import NgramConfig, NgramDrafter
+from shepherd_worker.engine.embedded.sampling.speculative import NgramConfig, NgramDrafter
 
 TEXTS = st.lists(st.integers(0, 3), min_size=1, max_size=60)
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from shepherd_worker.engine.embedded.attention import LayerCall
-from shepherd_worker.engine.embedded.decode_mirror import DecodeMirror
-from shepherd_worker.engine.embedded.kv_cache import KvGeometry, PagedKvCache
 from shepherd_worker.engine.embedded.layout import Segment
-from shepherd_worker.engine.embedded.packing import pack
+from shepherd_worker.engine.embedded.model.attention import LayerCall
+from shepherd_worker.engine.embedded.model.decode_mirror import DecodeMirror
+from shepherd_worker.engine.embedded.model.kv_cache import KvGeometry, PagedKvCache
+from shepherd_worker.engine.embedded.model.packing import pack
 
 HEADS, KV_HEADS, DIM, SIZE = 8, 4, 64, 16
 GROUP_BLOCKS = (8 << 20) // (2 * SIZE * KV_HEADS * DIM * 4)

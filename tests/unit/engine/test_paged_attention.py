@@ -10,12 +10,12 @@ from random import Random
 import pytest
 import torch
 
-from shepherd_worker.engine.embedded.attention import Attends, LayerCall
-from shepherd_worker.engine.embedded.decode_mirror import DecodeMirror
-from shepherd_worker.engine.embedded.kv_cache import KvGeometry, PagedKvCache
 from shepherd_worker.engine.embedded.layout import Segment
-from shepherd_worker.engine.embedded.packing import pack
-from shepherd_worker.engine.embedded.paged_layout import (
+from shepherd_worker.engine.embedded.model.attention import Attends, LayerCall
+from shepherd_worker.engine.embedded.model.decode_mirror import DecodeMirror
+from shepherd_worker.engine.embedded.model.kv_cache import KvGeometry, PagedKvCache
+from shepherd_worker.engine.embedded.model.packing import pack
+from shepherd_worker.engine.embedded.model.paged_layout import (
     PagedLayout,
     PageGeometry,
     lay_out_padded,
@@ -78,7 +78,7 @@ def first_rows(given: LayerCall, count: int) -> LayerCall:
 
 
 def paged(cache: PagedKvCache, layout: PagedLayout) -> Attends:
-    from shepherd_worker.engine.embedded.paged_attention import PagedBatch, PagedInputs
+    from shepherd_worker.engine.embedded.model.paged_attention import PagedBatch, PagedInputs
 
     numbers = torch.tensor(layout.numbers, dtype=torch.int32, device=DEVICE)
     return PagedBatch(cache, PagedInputs.view(numbers, layout), layout.num_decodes)
@@ -120,7 +120,7 @@ def test_padding_sees_nothing_and_writes_nothing(
 
 
 def test_decodes_are_split_until_the_device_is_full() -> None:
-    from shepherd_worker.engine.embedded.paged_attention import choose_num_splits
+    from shepherd_worker.engine.embedded.model.paged_attention import choose_num_splits
 
     assert [choose_num_splits(count, 8) for count in (1, 2, 3, 8, 32, 64, 500)] == [
         *(32, 16, 8, 4, 1, 1, 1)

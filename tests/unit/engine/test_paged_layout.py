@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shepherd_worker.engine.embedded.layout import Segment
-from shepherd_worker.engine.embedded.paged_layout import (
+from shepherd_worker.engine.embedded.model.paged_layout import (
     PagedLayout,
     PageGeometry,
     bucket_for,

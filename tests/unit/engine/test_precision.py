@@ -12,8 +12,8 @@ from transformers import AutoModelForCausalLM
 from engine_calls import Answer, ask_all, config, make_engine, make_runner, request, started
 from shepherd_config import OptionError
 from shepherd_worker.config import load_config
-from shepherd_worker.engine.embedded.linear import can_quantise
-from shepherd_worker.engine.embedded.precision import choose_precision
+from shepherd_worker.engine.embedded.model.linear import can_quantise
+from shepherd_worker.engine.embedded.model.precision import choose_precision
 from shepherd_worker.errors import UnusableInputError
 from tiny_models import tiny_model
 

@@ -19,7 +19,7 @@ from engine_calls import request
 from shepherd_events.block_hash import root_hash
 from shepherd_events.events import CacheContext
 from shepherd_worker.engine.embedded.runner import Sample, SamplingError
-from shepherd_worker.engine.embedded.sampler import sample as sample_works
+from shepherd_worker.engine.embedded.sampling.sampler import sample as sample_works
 from shepherd_worker.engine.embedded.scheduler import Work
 from shepherd_worker.engine.embedded.sequence import Sequence
 from shepherd_worker.request import Sampling, TokenLogprob

@@ -12,7 +12,7 @@ from cache_replica import CacheReplica
 from engine_calls import request
 from shepherd_events.block_hash import root_hash
 from shepherd_events.events import CacheContext, Tier
-from shepherd_worker.engine.embedded.block_pool import BlockPool, PoolCounts
+from shepherd_worker.engine.embedded.cache.block_pool import BlockPool, PoolCounts
 from shepherd_worker.engine.embedded.scheduler import Scheduler, StepPlan
 from shepherd_worker.engine.embedded.sequence import ImportedBlocks, Sequence
 from shepherd_worker.engine.protocol import SequenceFinished

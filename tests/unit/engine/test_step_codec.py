@@ -10,16 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shepherd_events.events import Tier
-from shepherd_worker.engine.embedded.block_pool import BlockCopy
-from shepherd_worker.engine.embedded.follower_link import (
+from shepherd_worker.engine.embedded.cache.block_pool import BlockCopy
+from shepherd_worker.engine.embedded.layout import Segment
+from shepherd_worker.engine.embedded.parallel.follower_link import (
     Kind,
     Link,
     LinkClosedError,
     decode_records,
     encode_records,
 )
-from shepherd_worker.engine.embedded.layout import Segment
-from shepherd_worker.engine.embedded.step_codec import (
+from shepherd_worker.engine.embedded.parallel.step_codec import (
     decode_copies,
     decode_step,
     encode_copies,

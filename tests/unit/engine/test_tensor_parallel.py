@@ -12,8 +12,8 @@ import pytest
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from engine_calls import ask, ask_all, config, make_engine, request, started, until
-from shepherd_worker.engine.embedded.followers import Followers
-from shepherd_worker.engine.embedded.tensor_parallel import Share
+from shepherd_worker.engine.embedded.parallel.followers import Followers
+from shepherd_worker.engine.embedded.parallel.tensor_parallel import Share
 from shepherd_worker.engine.embedded.torch_runner import TorchRunner
 from shepherd_worker.errors import EngineDeadError, EngineFailedError, UnusableInputError
 from tiny_models import tiny_model

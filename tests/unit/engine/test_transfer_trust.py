@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shepherd_worker.engine.embedded.shared_memory import map_readonly
+from shepherd_worker.engine.embedded.model.shared_memory import map_readonly
 from shepherd_worker.engine.embedded.transfer import shm
 from shepherd_worker.engine.embedded.transfer.frames import Kind, encode_header
 from shepherd_worker.engine.embedded.transfer.handshake import read_secret

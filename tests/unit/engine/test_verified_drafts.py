@@ -22,10 +22,10 @@ from shepherd_events.block_hash import root_hash
 from shepherd_events.events import BlocksStored, CacheContext
 from shepherd_worker.engine.embedded.loading import Loaded, load_engine
 from shepherd_worker.engine.embedded.runner import Sample, SamplingError
-from shepherd_worker.engine.embedded.sampler import sample
+from shepherd_worker.engine.embedded.sampling.sampler import sample
+from shepherd_worker.engine.embedded.sampling.speculative import NgramConfig, NgramDrafter
 from shepherd_worker.engine.embedded.scheduler import Work
 from shepherd_worker.engine.embedded.sequence import Sequence
-from shepherd_worker.engine.embedded.speculative import NgramConfig, NgramDrafter
 from shepherd_worker.engine.fake import FakeRunner, next_token
 from shepherd_worker.engine.protocol import CacheEvent, SequenceFinished
 from shepherd_worker.request import FinishReason, GenerateRequest, Sampling

@@ -15,9 +15,9 @@ from transformers import AutoModelForImageTextToText
 
 from engine_calls import Answer, ask, ask_all, config, make_engine, request, started
 from shepherd_worker.engine.embedded.engine import EmbeddedEngine
-from shepherd_worker.engine.embedded.torch_encoder import TorchImageEncoder
+from shepherd_worker.engine.embedded.model.torch_encoder import TorchImageEncoder
+from shepherd_worker.engine.embedded.model.vision import to_tensor
 from shepherd_worker.engine.embedded.torch_runner import TorchRunner
-from shepherd_worker.engine.embedded.vision import to_tensor
 from shepherd_worker.engine.protocol import EngineConfig
 from shepherd_worker.engine.vision import ImageProcessor
 from shepherd_worker.image import DecodedImage, PreparedImage, place_images

@@ -102,7 +102,7 @@ def test_an_eviction_policy_that_cannot_be_had_is_refused_before_the_model_loads
 
 
 def test_an_eviction_policy_of_one_s_own_is_loaded_by_its_name() -> None:
-    name = "shepherd_worker.engine.embedded.eviction:PriorityLru"
+    name = "shepherd_worker.engine.embedded.cache.eviction:PriorityLru"
 
     assert config("--eviction-policy", name).engine_config().eviction_policy == name
 

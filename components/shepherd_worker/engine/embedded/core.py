@@ -19,7 +19,7 @@ from typing import Protocol
 from tokenizers import Tokenizer
 
 from shepherd_events.events import BlockHash, Tier
-from shepherd_worker.engine.embedded.block_pool import BlockPool
+from shepherd_worker.engine.embedded.cache.block_pool import BlockPool
 from shepherd_worker.engine.embedded.pace import Pace
 from shepherd_worker.engine.embedded.runner import ProcessorCallError, Runner, Sample, Samples
 from shepherd_worker.engine.embedded.scheduler import Scheduler, StepPlan, Work

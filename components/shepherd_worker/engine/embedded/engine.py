@@ -27,10 +27,10 @@ from shepherd_worker.engine.embedded.core import EngineCore, StepOutput
 from shepherd_worker.engine.embedded.engine_thread import EngineThread
 from shepherd_worker.engine.embedded.imports import PromptImports
 from shepherd_worker.engine.embedded.loading import Loaded, load_engine
+from shepherd_worker.engine.embedded.model.shared_memory import SharedMemory
 from shepherd_worker.engine.embedded.runner import Runner
+from shepherd_worker.engine.embedded.sampling.speculative import NgramConfig, NgramDrafter
 from shepherd_worker.engine.embedded.sequence import Sequence
-from shepherd_worker.engine.embedded.shared_memory import SharedMemory
-from shepherd_worker.engine.embedded.speculative import NgramConfig, NgramDrafter
 from shepherd_worker.engine.embedded.transfer.blocks import BlockSource
 from shepherd_worker.engine.embedded.transfer.service import (
     FRAME_TIMEOUT_S,

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from shepherd_events.block_hash import root_hash
 from shepherd_events.events import Tier
 from shepherd_worker.engine.connector.connector import KvConnector
-from shepherd_worker.engine.embedded.block_pool import BlockPool
+from shepherd_worker.engine.embedded.cache.block_pool import BlockPool
+from shepherd_worker.engine.embedded.cache.eviction import PolicyFactory, load_policy
 from shepherd_worker.engine.embedded.core import EngineCore
-from shepherd_worker.engine.embedded.eviction import PolicyFactory, load_policy
+from shepherd_worker.engine.embedded.model.shared_memory import SharedMemory
 from shepherd_worker.engine.embedded.preparation import (
     Preparation,
     load_processors,
@@ -21,7 +22,6 @@ from shepherd_worker.engine.embedded.preparation import (
 )
 from shepherd_worker.engine.embedded.runner import Runner, RunnerInfo
 from shepherd_worker.engine.embedded.scheduler import Scheduler
-from shepherd_worker.engine.embedded.shared_memory import SharedMemory
 from shepherd_worker.engine.embedded.stop_strings import load_tokenizer
 from shepherd_worker.engine.protocol import EngineConfig, EngineInfo
 from shepherd_worker.engine.validation import RequestLimits

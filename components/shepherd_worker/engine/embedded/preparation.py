@@ -29,7 +29,7 @@ from shepherd_worker.logits_processing.registry import (
 from shepherd_worker.request import ProcessorCall
 
 if TYPE_CHECKING:
-    from shepherd_worker.engine.embedded.grammar import GrammarCompiler
+    from shepherd_worker.engine.embedded.sampling.grammar import GrammarCompiler
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +118,7 @@ def make_compiler(
     if tokenizer is None:
         return None
     try:
-        from shepherd_worker.engine.embedded.grammar import (  # noqa: PLC0415 - an optional extra
+        from shepherd_worker.engine.embedded.sampling.grammar import (  # noqa: PLC0415 - an optional extra
             GrammarCompiler,
         )
     except ModuleNotFoundError as error:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from shepherd_worker.engine.embedded.block_pool import BlockCopy
+from shepherd_worker.engine.embedded.cache.block_pool import BlockCopy
+from shepherd_worker.engine.embedded.model.shared_memory import SharedMemory
 from shepherd_worker.engine.embedded.scheduler import StepPlan
-from shepherd_worker.engine.embedded.shared_memory import SharedMemory
 from shepherd_worker.engine.vision import ImageCounts, ImageProcessor
 from shepherd_worker.image import VisionLimits
 from shepherd_worker.request import TokenLogprob

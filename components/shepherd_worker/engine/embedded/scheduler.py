@@ -22,7 +22,7 @@ from collections.abc import Sequence as ReadOnlyList
 from dataclasses import dataclass, field
 
 from shepherd_events.events import Tier
-from shepherd_worker.engine.embedded.block_pool import BlockCopy, BlockPool
+from shepherd_worker.engine.embedded.cache.block_pool import BlockCopy, BlockPool
 from shepherd_worker.engine.embedded.sequence import Sequence
 from shepherd_worker.engine.protocol import SequenceFinished
 from shepherd_worker.errors import OverloadedError

@@ -26,9 +26,9 @@ from shepherd_events.events import (
     MediaSpan,
     Tier,
 )
-from shepherd_worker.engine.embedded.retention import BlockRetention, block_retention
-from shepherd_worker.engine.embedded.speculative import NgramDrafter
-from shepherd_worker.engine.embedded.steering import Guide, Processors
+from shepherd_worker.engine.embedded.cache.retention import BlockRetention, block_retention
+from shepherd_worker.engine.embedded.sampling.speculative import NgramDrafter
+from shepherd_worker.engine.embedded.sampling.steering import Guide, Processors
 from shepherd_worker.request import FinishReason, GenerateRequest
 
 

@@ -10,22 +10,22 @@ from pathlib import Path
 import torch
 import transformers
 
-from shepherd_worker.engine.embedded.block_pool import BlockCopy
-from shepherd_worker.engine.embedded.followers import Followers, join_group
-from shepherd_worker.engine.embedded.kv_cache import RECORD_LAYOUT
+from shepherd_worker.engine.embedded.cache.block_pool import BlockCopy
 from shepherd_worker.engine.embedded.layout import lay_out
-from shepherd_worker.engine.embedded.memory import choose_num_host_blocks
-from shepherd_worker.engine.embedded.model import choose_device
-from shepherd_worker.engine.embedded.runner import RunnerInfo, Samples
-from shepherd_worker.engine.embedded.sampler import sample
-from shepherd_worker.engine.embedded.scheduler import StepPlan
-from shepherd_worker.engine.embedded.shard import Shard
-from shepherd_worker.engine.embedded.tensor_parallel import Share, check_parallel
-from shepherd_worker.engine.embedded.vision import (
+from shepherd_worker.engine.embedded.model.causal_model import choose_device
+from shepherd_worker.engine.embedded.model.kv_cache import RECORD_LAYOUT
+from shepherd_worker.engine.embedded.model.memory import choose_num_host_blocks
+from shepherd_worker.engine.embedded.model.vision import (
     TorchVisionTower,
     load_vision,
     reads_images,
 )
+from shepherd_worker.engine.embedded.parallel.followers import Followers, join_group
+from shepherd_worker.engine.embedded.parallel.shard import Shard
+from shepherd_worker.engine.embedded.parallel.tensor_parallel import Share, check_parallel
+from shepherd_worker.engine.embedded.runner import RunnerInfo, Samples
+from shepherd_worker.engine.embedded.sampling.sampler import sample
+from shepherd_worker.engine.embedded.scheduler import StepPlan
 from shepherd_worker.engine.embedded.weights import find_model, find_weights, fingerprint
 from shepherd_worker.engine.protocol import EngineConfig
 from shepherd_worker.engine.vision import ImageCounts, ImageProcessor

@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 import xxhash
 
-from shepherd_worker.engine.embedded.shared_memory import SharedMemory
+from shepherd_worker.engine.embedded.model.shared_memory import SharedMemory
 from shepherd_worker.engine.embedded.transfer.connection import Connection, deadline_s
 from shepherd_worker.engine.embedded.transfer.errors import TransferError
 from shepherd_worker.engine.embedded.transfer.frames import Header, Kind, Request

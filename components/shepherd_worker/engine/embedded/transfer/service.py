@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from shepherd_config.addresses import is_loopback, is_wildcard
-from shepherd_worker.engine.embedded.shared_memory import SharedMemory
+from shepherd_worker.engine.embedded.model.shared_memory import SharedMemory
 from shepherd_worker.engine.embedded.transfer.client import TransferClient, Transport
 from shepherd_worker.engine.embedded.transfer.frames import Kind
 from shepherd_worker.engine.embedded.transfer.handshake import read_secret

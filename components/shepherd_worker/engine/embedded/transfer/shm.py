@@ -29,7 +29,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from shepherd_worker.engine.embedded.shared_memory import SharedMemory, map_readonly
+from shepherd_worker.engine.embedded.model.shared_memory import SharedMemory, map_readonly
 from shepherd_worker.engine.embedded.transfer.connection import Connection, deadline_s
 from shepherd_worker.engine.embedded.transfer.errors import TransferError
 from shepherd_worker.engine.embedded.transfer.frames import (

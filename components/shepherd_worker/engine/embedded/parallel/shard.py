@@ -12,14 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from shepherd_worker.engine.embedded.block_pool import BlockCopy
-from shepherd_worker.engine.embedded.forward_pass import ForwardPass, GatheredPass
-from shepherd_worker.engine.embedded.kv_cache import PagedKvCache
+from shepherd_worker.engine.embedded.cache.block_pool import BlockCopy
 from shepherd_worker.engine.embedded.layout import Segment
-from shepherd_worker.engine.embedded.memory import choose_num_blocks
-from shepherd_worker.engine.embedded.model import CausalModel, load_model
-from shepherd_worker.engine.embedded.tensor_parallel import Share
-from shepherd_worker.engine.embedded.vision import TorchVisionTower
+from shepherd_worker.engine.embedded.model.causal_model import CausalModel, load_model
+from shepherd_worker.engine.embedded.model.forward_pass import ForwardPass, GatheredPass
+from shepherd_worker.engine.embedded.model.kv_cache import PagedKvCache
+from shepherd_worker.engine.embedded.model.memory import choose_num_blocks
+from shepherd_worker.engine.embedded.model.vision import TorchVisionTower
+from shepherd_worker.engine.embedded.parallel.tensor_parallel import Share
 from shepherd_worker.engine.protocol import EngineConfig
 from shepherd_worker.errors import EngineFailedError
 
@@ -111,7 +111,7 @@ class Shard:
     def _make_paged_pass(self, vision: TorchVisionTower | None) -> ForwardPass:
         try:
             # Triton comes with PyTorch's CUDA builds only
-            from shepherd_worker.engine.embedded.paged_pass import PagedPass  # noqa: PLC0415
+            from shepherd_worker.engine.embedded.model.paged_pass import PagedPass  # noqa: PLC0415
         except ModuleNotFoundError as error:
             raise EngineFailedError(
                 f"device=cuda needs the package {error.name}, which comes with PyTorch for CUDA"

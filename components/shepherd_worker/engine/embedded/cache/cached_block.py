@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from shepherd_events.block_runs import StoredBlock, runs_of
 from shepherd_events.events import Attribution, BlockHash, BlocksStored, Tier
-from shepherd_worker.engine.embedded.eviction import Evictable
+from shepherd_worker.engine.embedded.cache.eviction import Evictable
 from shepherd_worker.request import DEFAULT_PRIORITY
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from shepherd_worker.engine.embedded.linear import (
+from shepherd_worker.engine.embedded.model.linear import (
     Int8Linear,
     PackedLinear,
     can_pack,

@@ -11,23 +11,23 @@ from torch import Tensor
 from transformers import AttentionInterface
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from shepherd_worker.engine.embedded.attention import ATTENTION_NAME
-from shepherd_worker.engine.embedded.decode_graphs import DecodeGraphs
-from shepherd_worker.engine.embedded.forward_pass import place_images
-from shepherd_worker.engine.embedded.kv_cache import PagedKvCache
 from shepherd_worker.engine.embedded.layout import Segment
-from shepherd_worker.engine.embedded.model import CausalModel
-from shepherd_worker.engine.embedded.paged_attention import (
+from shepherd_worker.engine.embedded.model.attention import ATTENTION_NAME
+from shepherd_worker.engine.embedded.model.causal_model import CausalModel
+from shepherd_worker.engine.embedded.model.decode_graphs import DecodeGraphs
+from shepherd_worker.engine.embedded.model.forward_pass import place_images
+from shepherd_worker.engine.embedded.model.kv_cache import PagedKvCache
+from shepherd_worker.engine.embedded.model.paged_attention import (
     PagedBatch,
     PagedInputs,
     choose_tile_tokens,
 )
-from shepherd_worker.engine.embedded.paged_layout import (
+from shepherd_worker.engine.embedded.model.paged_layout import (
     PagedLayout,
     PageGeometry,
     lay_out_step,
 )
-from shepherd_worker.engine.embedded.vision import TorchVisionTower
+from shepherd_worker.engine.embedded.model.vision import TorchVisionTower
 
 WARM_UP_TOKENS = 67
 """No size of a model, for which the compiler would think that the two always go together."""

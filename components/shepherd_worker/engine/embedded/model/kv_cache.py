@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from shepherd_events.events import Tier
-from shepherd_worker.engine.embedded.block_pool import BlockCopy
-from shepherd_worker.engine.embedded.shared_memory import SharedMemory
+from shepherd_worker.engine.embedded.cache.block_pool import BlockCopy
+from shepherd_worker.engine.embedded.model.shared_memory import SharedMemory
 
 RECORD_LAYOUT = "record/1"
 """The order of a record's axes; goes up with it, for stored records outlive this code."""

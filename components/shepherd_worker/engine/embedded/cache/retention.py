@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from shepherd_worker.engine.embedded.cached_block import CachedBlock
+from shepherd_worker.engine.embedded.cache.cached_block import CachedBlock
 from shepherd_worker.request import Retention
 
 

@@ -16,9 +16,9 @@ from array import array
 from dataclasses import dataclass, field, replace
 
 from shepherd_worker.engine.embedded.runner import Sample, SamplingError
+from shepherd_worker.engine.embedded.sampling.steering import GuideError
 from shepherd_worker.engine.embedded.scheduler import Work
 from shepherd_worker.engine.embedded.sequence import Sequence
-from shepherd_worker.engine.embedded.steering import GuideError
 
 
 @dataclass(slots=True)

@@ -1,6 +1,6 @@
 """A process that holds one share of a tensor-parallel model and does as it is told.
 
-    python -m shepherd_worker.engine.embedded.follower SOCKET
+    python -m shepherd_worker.engine.embedded.parallel.follower SOCKET
 
 Started by `followers.Followers` alone.  Ends when the leader's end of the socket
 closes, even while the device waits for the leader's share of a matrix.
@@ -21,17 +21,17 @@ from typing import Any
 
 import torch
 
-from shepherd_worker.engine.embedded.follower_link import (
+from shepherd_worker.engine.embedded.parallel.follower_link import (
     Kind,
     Link,
     LinkClosedError,
     decode_records,
     encode_records,
 )
-from shepherd_worker.engine.embedded.followers import join_group
-from shepherd_worker.engine.embedded.shard import Shard
-from shepherd_worker.engine.embedded.step_codec import decode_copies, decode_step
-from shepherd_worker.engine.embedded.tensor_parallel import Share
+from shepherd_worker.engine.embedded.parallel.followers import join_group
+from shepherd_worker.engine.embedded.parallel.shard import Shard
+from shepherd_worker.engine.embedded.parallel.step_codec import decode_copies, decode_step
+from shepherd_worker.engine.embedded.parallel.tensor_parallel import Share
 from shepherd_worker.engine.protocol import EngineConfig
 
 log = logging.getLogger(__name__)

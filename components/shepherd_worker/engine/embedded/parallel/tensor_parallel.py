@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, distributed, nn
 from transformers import AutoConfig
 
-from shepherd_worker.engine.embedded.vision import reads_images
+from shepherd_worker.engine.embedded.model.vision import reads_images
 from shepherd_worker.engine.protocol import EngineConfig
 from shepherd_worker.errors import EngineFailedError, UnusableInputError
 

@@ -24,16 +24,16 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from shepherd_worker.engine.embedded.block_pool import BlockCopy
-from shepherd_worker.engine.embedded.follower_link import (
+from shepherd_worker.engine.embedded.cache.block_pool import BlockCopy
+from shepherd_worker.engine.embedded.layout import Segment
+from shepherd_worker.engine.embedded.parallel.follower_link import (
     Kind,
     Link,
     LinkClosedError,
     decode_records,
     encode_records,
 )
-from shepherd_worker.engine.embedded.layout import Segment
-from shepherd_worker.engine.embedded.step_codec import encode_copies, encode_step
+from shepherd_worker.engine.embedded.parallel.step_codec import encode_copies, encode_step
 from shepherd_worker.engine.protocol import EngineConfig
 from shepherd_worker.errors import EngineDeadError, EngineFailedError
 
@@ -197,7 +197,7 @@ class Followers:
 
 def _start(end: socket.socket) -> subprocess.Popen[bytes]:
     os.set_inheritable(end.fileno(), True)
-    module = "shepherd_worker.engine.embedded.follower"
+    module = "shepherd_worker.engine.embedded.parallel.follower"
     return subprocess.Popen(  # noqa: S603 - our own module, no words of anybody else
         [sys.executable, "-m", module, str(end.fileno())],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},

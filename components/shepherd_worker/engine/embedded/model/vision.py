@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from transformers import AutoImageProcessor
 
-from shepherd_worker.engine.embedded.image_rows import ImageRows
-from shepherd_worker.engine.embedded.precision import Precision
+from shepherd_worker.engine.embedded.model.image_rows import ImageRows
+from shepherd_worker.engine.embedded.model.precision import Precision
 from shepherd_worker.engine.embedded.weights import WeightFile, fingerprint
 from shepherd_worker.engine.embedding_cache import EmbeddingCache
 from shepherd_worker.engine.vision import ImageCounts

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from shepherd_worker.engine.embedded.kv_cache import PagedKvCache
 from shepherd_worker.engine.embedded.layout import Segment
+from shepherd_worker.engine.embedded.model.kv_cache import PagedKvCache
 
 MIRROR_BYTES = 1 << 30
 ROOM_BLOCKS = 4

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from shepherd_worker.engine.embedded.layout import Segment
-from shepherd_worker.engine.embedded.paged_attention import PagedInputs
-from shepherd_worker.engine.embedded.paged_layout import (
+from shepherd_worker.engine.embedded.model.paged_attention import PagedInputs
+from shepherd_worker.engine.embedded.model.paged_layout import (
     NUMBERS_PER_DECODE,
     PagedLayout,
     PageGeometry,

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-from shepherd_worker.engine.embedded.decode_mirror import DecodeMirror, Extent
-from shepherd_worker.engine.embedded.kv_cache import PagedKvCache
+from shepherd_worker.engine.embedded.model.decode_mirror import DecodeMirror, Extent
+from shepherd_worker.engine.embedded.model.kv_cache import PagedKvCache
 
 ATTENTION_NAME = "shepherd_paged"
 

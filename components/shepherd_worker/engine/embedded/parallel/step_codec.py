@@ -12,7 +12,7 @@ from array import array
 from collections.abc import Sequence
 
 from shepherd_events.events import Tier
-from shepherd_worker.engine.embedded.block_pool import BlockCopy
+from shepherd_worker.engine.embedded.cache.block_pool import BlockCopy
 from shepherd_worker.engine.embedded.layout import Segment
 
 _SEGMENT_NUMBERS = 4

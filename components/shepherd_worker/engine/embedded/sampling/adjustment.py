@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from shepherd_worker.engine.embedded.runner import ProcessorCallError, SamplingError
-from shepherd_worker.engine.embedded.steering import GuideError
-from shepherd_worker.engine.embedded.verification import Verification
+from shepherd_worker.engine.embedded.sampling.steering import GuideError
+from shepherd_worker.engine.embedded.sampling.verification import Verification
 
 Failures = dict[int, SamplingError]
 """By row."""

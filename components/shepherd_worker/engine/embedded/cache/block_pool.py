@@ -27,10 +27,10 @@ from dataclasses import dataclass
 
 from shepherd_events.block_runs import part_of
 from shepherd_events.events import Attribution, BlockHash, BlocksRemoved, BlocksStored, Tier
-from shepherd_worker.engine.embedded.cached_block import CachedBlock, moved_runs
-from shepherd_worker.engine.embedded.eviction import PolicyFactory, PriorityLru
-from shepherd_worker.engine.embedded.retention import BlockRetention, Deadlines
-from shepherd_worker.engine.embedded.tiers import Tiers
+from shepherd_worker.engine.embedded.cache.cached_block import CachedBlock, moved_runs
+from shepherd_worker.engine.embedded.cache.eviction import PolicyFactory, PriorityLru
+from shepherd_worker.engine.embedded.cache.retention import BlockRetention, Deadlines
+from shepherd_worker.engine.embedded.cache.tiers import Tiers
 from shepherd_worker.engine.protocol import CacheEvent
 from shepherd_worker.request import DEFAULT_PRIORITY
 

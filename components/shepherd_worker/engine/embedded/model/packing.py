@@ -14,10 +14,10 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from shepherd_worker.engine.embedded.attention import ChunkRows, DecodeRows, PackedBatch
-from shepherd_worker.engine.embedded.decode_mirror import DecodeMirror, Extent
-from shepherd_worker.engine.embedded.kv_cache import PagedKvCache
 from shepherd_worker.engine.embedded.layout import Segment
+from shepherd_worker.engine.embedded.model.attention import ChunkRows, DecodeRows, PackedBatch
+from shepherd_worker.engine.embedded.model.decode_mirror import DecodeMirror, Extent
+from shepherd_worker.engine.embedded.model.kv_cache import PagedKvCache
 
 _GROUP_BYTES = 8 << 20
 """About what a processor's cache holds: keys and values are read from it once they are gathered."""

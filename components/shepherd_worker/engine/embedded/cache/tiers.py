@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from shepherd_events.events import BlockHash, Tier
-from shepherd_worker.engine.embedded.cached_block import CachedBlock
-from shepherd_worker.engine.embedded.eviction import EvictionPolicy, PolicyFactory
+from shepherd_worker.engine.embedded.cache.cached_block import CachedBlock
+from shepherd_worker.engine.embedded.cache.eviction import EvictionPolicy, PolicyFactory
 
 
 class TierBlocks:

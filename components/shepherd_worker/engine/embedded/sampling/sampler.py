@@ -26,11 +26,11 @@ from collections.abc import Sequence as ReadOnlyList
 import torch
 from torch import Tensor
 
-from shepherd_worker.engine.embedded.adjustment import adjust
 from shepherd_worker.engine.embedded.runner import Sample, Samples, SamplingError
+from shepherd_worker.engine.embedded.sampling.adjustment import adjust
+from shepherd_worker.engine.embedded.sampling.verification import Verification
 from shepherd_worker.engine.embedded.scheduler import Work
 from shepherd_worker.engine.embedded.sequence import Sequence
-from shepherd_worker.engine.embedded.verification import Verification
 from shepherd_worker.request import Sampling, TokenLogprob
 
 

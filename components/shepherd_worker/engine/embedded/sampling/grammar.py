@@ -17,7 +17,7 @@ from typing import Any, Final
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer, StructTag
 from tokenizers import Tokenizer
 
-from shepherd_worker.engine.embedded.steering import Guide, GuideError
+from shepherd_worker.engine.embedded.sampling.steering import Guide, GuideError
 from shepherd_worker.errors import InvalidRequestError
 from shepherd_worker.request import GuidedDecoding
 

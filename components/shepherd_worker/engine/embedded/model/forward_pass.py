@@ -13,13 +13,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from shepherd_worker.engine.embedded.decode_mirror import DecodeMirror
-from shepherd_worker.engine.embedded.image_rows import image_rows, rotary_positions
-from shepherd_worker.engine.embedded.kv_cache import PagedKvCache
 from shepherd_worker.engine.embedded.layout import Segment
-from shepherd_worker.engine.embedded.model import CausalModel
-from shepherd_worker.engine.embedded.packing import pack
-from shepherd_worker.engine.embedded.vision import TorchVisionTower
+from shepherd_worker.engine.embedded.model.causal_model import CausalModel
+from shepherd_worker.engine.embedded.model.decode_mirror import DecodeMirror
+from shepherd_worker.engine.embedded.model.image_rows import image_rows, rotary_positions
+from shepherd_worker.engine.embedded.model.kv_cache import PagedKvCache
+from shepherd_worker.engine.embedded.model.packing import pack
+from shepherd_worker.engine.embedded.model.vision import TorchVisionTower
 
 
 class ForwardPass(Protocol):

@@ -14,14 +14,14 @@ import torch
 import triton
 from torch import Tensor
 
-from shepherd_worker.engine.embedded.attention import LayerCall
-from shepherd_worker.engine.embedded.kv_cache import PagedKvCache
-from shepherd_worker.engine.embedded.paged_kernels import (
+from shepherd_worker.engine.embedded.model.attention import LayerCall
+from shepherd_worker.engine.embedded.model.kv_cache import PagedKvCache
+from shepherd_worker.engine.embedded.model.paged_kernels import (
     attend_kernel,
     combine_kernel,
     store_kernel,
 )
-from shepherd_worker.engine.embedded.paged_layout import TILE_NUMBERS, PagedLayout
+from shepherd_worker.engine.embedded.model.paged_layout import TILE_NUMBERS, PagedLayout
 
 CHUNK_TILE_ROWS = 64
 """Rows of a chunk's tile: tokens times the query heads that share a KV head."""

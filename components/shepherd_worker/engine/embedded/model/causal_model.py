@@ -16,15 +16,15 @@ import transformers
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
-from shepherd_worker.engine.embedded.attention import ATTENTION_NAME, Attends, LayerCall
-from shepherd_worker.engine.embedded.kv_cache import KvGeometry
-from shepherd_worker.engine.embedded.precision import (
+from shepherd_worker.engine.embedded.model.attention import ATTENTION_NAME, Attends, LayerCall
+from shepherd_worker.engine.embedded.model.kv_cache import KvGeometry
+from shepherd_worker.engine.embedded.model.precision import (
     Precision,
     choose_precision,
     prepare_linears,
 )
-from shepherd_worker.engine.embedded.tensor_parallel import Share
-from shepherd_worker.engine.embedded.vision import reads_images
+from shepherd_worker.engine.embedded.model.vision import reads_images
+from shepherd_worker.engine.embedded.parallel.tensor_parallel import Share
 from shepherd_worker.errors import EngineFailedError, UnusableInputError
 
 _LENGTH_DEPENDENT_ROPE = frozenset({"dynamic", "longrope"})

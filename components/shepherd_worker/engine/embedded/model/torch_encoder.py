@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 import transformers
 
-from shepherd_worker.engine.embedded.model import choose_device, load_model
-from shepherd_worker.engine.embedded.vision import TorchVisionTower, load_vision, reads_images
+from shepherd_worker.engine.embedded.model.causal_model import choose_device, load_model
+from shepherd_worker.engine.embedded.model.vision import TorchVisionTower, load_vision, reads_images
 from shepherd_worker.engine.embedded.weights import find_model, find_weights
 from shepherd_worker.engine.protocol import EngineConfig
 from shepherd_worker.engine.vision import EncoderInfo, ImageCounts, ImageProcessor

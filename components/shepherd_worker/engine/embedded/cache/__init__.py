@@ -1,0 +1,1 @@
+"""Which KV block holds what, what is forgotten next, and where it goes instead."""

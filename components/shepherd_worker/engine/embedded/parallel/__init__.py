@@ -1,0 +1,1 @@
+"""One model on several devices: the first process schedules, the others follow."""

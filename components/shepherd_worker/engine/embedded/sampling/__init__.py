@@ -1,0 +1,1 @@
+"""From logits to next tokens: adjusted, steered, drawn, guessed and verified."""
