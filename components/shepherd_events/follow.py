@@ -236,10 +236,14 @@ class StreamFollower:
     def __aiter__(self) -> StreamFollower:
         return self
 
-    async def __anext__(self) -> Change:
+    def finish(self) -> None:
+        """The last change was dealt with, though no other is asked for."""
         if (done := self._handed_out) is not None:
             self.finished[done.stream] = done.position
             self._handed_out = None
+
+    async def __anext__(self) -> Change:
+        self.finish()
         change = await self._queue.get()
         if isinstance(change, StreamItem):
             self._handed_out = change

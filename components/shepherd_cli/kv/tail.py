@@ -68,12 +68,13 @@ async def run_tail(source: Source, urls: Sequence[str], options: TailOptions) ->
         async for change in changes:
             announce(change)
             lines = tail.lines(change)
-            if options.count:
-                lines = lines[: options.count - written]
-            if lines:
-                await write("".join(line + "\n" for line in lines))
-                written += len(lines)
+            shown = lines[: options.count - written] if options.count else lines
+            if shown:
+                await write("".join(line + "\n" for line in shown))
+                written += len(shown)
             if options.count and written >= options.count:
+                if shown == lines:
+                    changes.finish()
                 return
 
 

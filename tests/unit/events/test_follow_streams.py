@@ -181,7 +181,12 @@ async def test_a_reader_goes_on_where_it_was_left_and_sees_again_what_it_did_not
     assert await read(6) == [1, 2, 3, 4, 5]
     assert store.load() == {StreamId("a"): Position(1000, 4)}
     assert await read(3) == [5, 6]
-    assert await read(6) == [6, 7, 8, 9, 10]
+    async with follow(
+        directory, cursors=store, patience=PATIENCE, connect=cluster.broker.connect
+    ) as follower:
+        await take(follower, 2)
+        follower.finish()
+    assert await read(5) == [7, 8, 9, 10]
     cluster.close()
 
 
