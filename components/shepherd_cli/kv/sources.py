@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
@@ -123,6 +124,7 @@ class Source:
         if urls:
             yield FixedDirectory([await self._resolved(url) for url in urls])
             return
+        os.environ.setdefault("DYN_LOG", "error")  # it warns of its own end, which is ordinary here
         from shepherd_events.dynamo_directory import (  # noqa: PLC0415 - URLs need no dynamo
             DynamoDirectory,
         )
