@@ -54,6 +54,7 @@ class Stack:
             "DYN_TCP_RESPONSE_STREAM_HOST": "lo",
             "HF_HUB_OFFLINE": "1",
             "PYTHONUNBUFFERED": "1",
+            "SHEPHERD_ENGINE": "torch",  # what our tiny models are made for
         }
 
     async def __aenter__(self) -> Self:

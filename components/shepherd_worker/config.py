@@ -6,6 +6,7 @@ that an existing launch line keeps working.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -60,8 +61,10 @@ class WorkerConfig(DynamoOptions, StreamOptions, MediaOptions, TrtllmOptions):
     tokenizer: str = option(
         "Tokenizer directory, when it is not with the model.", default="", group="model"
     )
-    engine: Literal["torch", "trtllm", "fake"] = option(
-        "What runs the model.", default="torch", group="model"
+    engine: Literal["auto", "torch", "trtllm", "fake"] = option(
+        "What runs the model; auto is trtllm where TensorRT-LLM is installed, and torch elsewhere.",
+        default="auto",
+        group="model",
     )
     role: Role = option(
         "Part of a request that this worker does.",
@@ -254,6 +257,14 @@ class WorkerConfig(DynamoOptions, StreamOptions, MediaOptions, TrtllmOptions):
         return self.served_model_name or self.model
 
     @property
+    def chosen_engine(self) -> Literal["torch", "trtllm", "fake"]:
+        """The engine that is meant; TensorRT-LLM encodes no images for other workers."""
+        if self.engine != "auto":
+            return self.engine
+        installed = importlib.util.find_spec("tensorrt_llm") is not None
+        return "trtllm" if installed and self.role is not Role.ENCODE else "torch"
+
+    @property
     def endpoint_path(self) -> tuple[str, str, str]:
         """Namespace, component and endpoint under which requests arrive."""
         parts = self.endpoint.removeprefix("dyn://").split(".")
@@ -263,7 +274,7 @@ class WorkerConfig(DynamoOptions, StreamOptions, MediaOptions, TrtllmOptions):
 
     def engine_config(self) -> EngineConfig:
         """The part that the engine is built from."""
-        block_size, max_batch_size, max_num_tokens = _SIZES[self.engine]
+        block_size, max_batch_size, max_num_tokens = _SIZES[self.chosen_engine]
         return EngineConfig(
             model=self.model,
             tokenizer=self.tokenizer,

@@ -57,7 +57,7 @@ async def run(config: WorkerConfig) -> None:
     async with AsyncExitStack() as cleanup:
         stop = cleanup.enter_context(StopSignals(asyncio.get_running_loop()))
         create = create_encoder if config.role is Role.ENCODE else create_engine
-        engine = create(config.engine, config.engine_config())
+        engine = create(config.chosen_engine, config.engine_config())
         cleanup.push_async_callback(engine.close)
         registration = Registration(config)
         cleanup.callback(registration.shutdown)

@@ -183,9 +183,20 @@ def test_sizes_follow_the_engine_unless_they_are_given() -> None:
         made = load_config(["--model", "org/name", *argv], {}).config.engine_config()
         return made.block_size, made.max_batch_size, made.max_num_tokens
 
-    assert sizes() == (16, 32, 512)
+    assert sizes("--engine", "torch") == (16, 32, 512)
     assert sizes("--engine", "trtllm") == (32, 256, 8192)
     assert sizes("--engine", "trtllm", "--max-batch-size", "8") == (32, 8, 8192)
+
+
+def test_tensorrt_llm_is_the_engine_where_it_is_installed() -> None:
+    def chosen(*argv: str) -> str:
+        return load_config(["--model", "org/name", *argv], {}).config.chosen_engine
+
+    use_fake_trtllm()
+    assert (chosen(), chosen("--role", "prefill")) == ("trtllm", "trtllm")
+    assert (chosen("--role", "encode"), chosen("--engine", "torch")) == ("torch", "torch")
+    with no_trtllm():
+        assert chosen() == "torch"
 
 
 @pytest.mark.parametrize(
