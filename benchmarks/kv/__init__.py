@@ -1,0 +1,1 @@
+"""What the figures about the KV event stream are measured with."""
