@@ -16,8 +16,9 @@ from shepherd_cli.stack import free_port
 class NatsBroker:
     """One broker with JetStream; keeps its port and its store over a restart."""
 
-    def __init__(self, directory: Path, config: str = "") -> None:
-        """`config` is text for the broker's configuration file."""
+    def __init__(self, directory: Path, config: str = "", *, max_file: str = "1GB") -> None:
+        """`config` is text for the broker's configuration file; `max_file` is all its store."""
+        self._max_file = max_file
         self._directory = directory
         self._config = config
         self._process: subprocess.Popen[bytes] | None = None
@@ -33,7 +34,7 @@ class NatsBroker:
         store = self._directory / "store"
         file.write_text(
             f'host: "127.0.0.1"\nport: {self.port}\n'
-            f'jetstream {{ store_dir: "{store}", max_file: 1GB, sync_interval: always }}\n'
+            f'jetstream {{ store_dir: "{store}", max_file: {self._max_file}, sync_interval: always }}\n'
             f"{self._config}\n"
         )
         with (self._directory / "log").open("ab") as log:

@@ -16,9 +16,10 @@ from shepherd_events.errors import TransportError
 from shepherd_events.events import StreamAddress
 from shepherd_events.publisher import KvEventPublisher
 from shepherd_events.stream_cursor import Position
-from shepherd_events.subscriber import StreamState, subscribe
+from shepherd_events.subscriber import ResetReason, StreamState, subscribe
 from shepherd_events.transports.credentials import NatsCredentials
 from shepherd_events.transports.nats_connection import check_server
+from shepherd_events.transports.nats_log import Retention
 from shepherd_events.transports.nats_publisher import NatsPublisherTransport
 from shepherd_events.transports.nats_subscriber import NatsSubscriberTransport
 from stream_readers import INFO, STREAM, Reader, removed, stored, turn, wait_until
@@ -181,6 +182,44 @@ async def test_frames_beyond_the_window_are_counted_and_replayed(broker: NatsBro
         await reader.read_up_to(101)
         assert reader.numbers == list(range(1, 102))
     publisher.close("done")
+
+
+async def test_row_12_what_the_log_let_go_is_found_missing_and_healed_by_a_snapshot(
+    broker: NatsBroker,
+) -> None:
+    wire = NatsPublisherTransport(broker.url, STREAM, retention=Retention(max_bytes=3000))
+    publisher = KvEventPublisher(
+        STREAM, INFO, wire, clock=lambda: 1000, ring_bytes=1000, heartbeat_s=HEARTBEAT_S
+    )
+    publisher.start()
+    for number in range(1, 101):
+        publisher.publish([stored(number)])
+        publisher.publish_turn(turn(number))
+    await asyncio.to_thread(wait_until, lambda: kept(publisher) == 201)
+    async with subscribe(publisher.address) as subscription:
+        reader = Reader(subscription)
+        await reader.read_up_to(201)
+
+        assert [reset.reason for reset in reader.resets] == [ResetReason.COMPACTED]
+        assert reader.residents.hashes() == set(range(1, 101))
+    publisher.close("done")
+
+    after = Position(publisher.epoch, 3)
+    async with subscribe(publisher.address, after=after) as subscription:
+        reading = asyncio.ensure_future(anext(subscription))
+        await asyncio.to_thread(wait_until, lambda: subscription.counters.failed_requests > 0)
+
+        assert subscription.state is StreamState.STALE, "frame 4 is gone, and who could tell too"
+        assert not reading.done()
+        reading.cancel()
+
+
+def test_row_12_a_broker_without_room_for_the_log_is_told_of(tmp_path: Path) -> None:
+    broker = NatsBroker(tmp_path, max_file="10MB").start()
+    publisher = publisher_at(broker)
+    with pytest.raises(TransportError, match="insufficient storage"):
+        publisher.start()
+    broker.kill()
 
 
 def test_a_broker_that_is_not_there_is_named(broker: NatsBroker) -> None:

@@ -242,7 +242,8 @@ class NatsPublisherTransport:
             self._call(work)
         except (OSError, TimeoutError, nats.errors.Error) as error:
             self._stop()
-            raise TransportError(f"cannot publish through {self._server}: {error!r}") from error
+            reason = str(error) or repr(error)
+            raise TransportError(f"cannot publish through {self._server}: {reason}") from error
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         assert self._loop is not None
