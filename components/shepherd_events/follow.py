@@ -23,6 +23,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from shepherd_events.cursor_store import CursorStore
 from shepherd_events.discovery import (
@@ -41,6 +42,9 @@ from shepherd_events.subscription_types import Item, Patience, StreamState, Subs
 from shepherd_events.transcript import TokenizerAssets
 from shepherd_events.transports import connect as connect_by_address
 from shepherd_events.transports.protocol import Connect
+
+if TYPE_CHECKING:
+    from shepherd_events.tenant_keys import TenantKeys
 
 logger = logging.getLogger(__name__)
 
@@ -171,6 +175,7 @@ async def follow(
     cursors: CursorStore | None = None,
     save_every_s: float = 1.0,
     max_waiting: int = 256,
+    keys: TenantKeys | None = None,
     patience: Patience = _DEFAULT_PATIENCE,
     connect: Connect = connect_by_address,
 ) -> AsyncIterator[StreamFollower]:
@@ -180,6 +185,7 @@ async def follow(
     each stream goes on where it was left; what was handed out counts as dealt
     with when the next change is asked for, and is saved then, at the latest
     `save_every_s` seconds later and in the end.  At most `max_waiting` changes wait.
+    `keys` open sealed tokens, as `subscribe` says.
 
     Raises:
         OSError, KvEventsError: `cursors` cannot be read.
@@ -188,7 +194,7 @@ async def follow(
     follower = StreamFollower(
         directory,
         positions,
-        partial(subscribe, patience=patience, connect=connect),
+        partial(subscribe, keys=keys, patience=patience, connect=connect),
         from_head=from_head,
         keep_residents=keep_residents,
         max_waiting=max_waiting,

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from shepherd_events.events import StreamAddress
 from shepherd_events.stream_cursor import Position
@@ -24,6 +24,9 @@ from shepherd_events.subscriber import Subscription, subscribe
 from shepherd_events.subscription_types import Item, Patience, StreamState, SubscriptionCounters
 from shepherd_events.transports import connect as connect_by_address
 from shepherd_events.transports.protocol import Connect
+
+if TYPE_CHECKING:
+    from shepherd_events.tenant_keys import TenantKeys
 
 T = TypeVar("T")
 
@@ -37,6 +40,7 @@ def subscribe_sync(
     *,
     after: Position | None = None,
     from_head: bool = False,
+    keys: TenantKeys | None = None,
     patience: Patience = _DEFAULT_PATIENCE,
     connect: Connect = connect_by_address,
 ) -> Iterator[SyncSubscription]:
@@ -46,7 +50,14 @@ def subscribe_sync(
         TransportError: the address names nothing that can be connected to.
     """
     stream = SyncSubscription(
-        subscribe(address, after=after, from_head=from_head, patience=patience, connect=connect),
+        subscribe(
+            address,
+            after=after,
+            from_head=from_head,
+            keys=keys,
+            patience=patience,
+            connect=connect,
+        ),
         after or Position(address.epoch, 0),
     )
     try:

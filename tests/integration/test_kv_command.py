@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from curve_keys import CurveKeys
 from nats_broker import NatsBroker
 from shepherd_cli.kv.app import app
 from shepherd_events.events import Attribution, StreamId
@@ -166,6 +167,7 @@ def test_a_recording_is_published_anew_and_holds_the_same(
     code, out, err = kv("record", str(file), publisher.address.live, "--for", "0.6")
     assert (code, out) == (0, "")
     assert "day.kv: 12 items" in err
+    assert file.stat().st_mode & 0o777 == 0o600
     _, out, _ = kv("stats", str(file), "--json")
     events = {"stored": 5, "turn": 5, "info": 1, "removed": 1}
     assert json.loads(out)["events"] == events
@@ -220,6 +222,52 @@ def test_a_stream_at_a_broker_is_read_and_written(tmp_path: Path) -> None:
         assert out == "1 info\n"
     finally:
         broker.kill()
+
+
+def test_a_tail_that_is_killed_again_and_again_misses_nothing(
+    publisher: KvEventPublisher, tmp_path: Path
+) -> None:
+    seen: list[str] = []
+    cursor = ("--cursor", str(tmp_path / "place"), "--format", "{seq}", "--from-start")
+    for _ in range(3):
+        for number in range(20):
+            publisher.publish_turn(turn(number))
+        process = start("tail", publisher.address.live, *cursor)
+        assert process.stdout is not None
+        while not seen or seen[-1] != str(publisher.head_seq):
+            seen.append(process.stdout.readline().strip())
+        wait_until((tmp_path / "place").exists)
+        process.kill()
+        process.communicate(timeout=10)
+
+    assert set(seen) == {str(number) for number in range(1, 73)}
+    assert seen.count("1") == 1
+
+
+def test_keys_open_the_way_to_a_guarded_stream(tmp_path: Path) -> None:
+    keys = CurveKeys(tmp_path)
+    publisher = started(StreamId("worker-1"), ZmqPublisherTransport(curve=keys.publisher))
+    tell(publisher)
+    own = keys.reader()
+    shown = ("--from-start", "--format", "{seq}", "-n", "3", "--timeout", "2")
+    with_keys = ("--curve-file", own.key_file, "--curve-server", own.peers)
+
+    assert kv("tail", publisher.address.live, *shown, *with_keys)[:2] == (0, "1\n2\n3\n")
+    code, out, err = kv("tail", publisher.address.live, *shown)
+    assert (code, out) == (4, "")
+    assert "did not answer within 2 s" in err
+    publisher.close("done")
+
+
+def test_the_shell_completes_what_an_option_takes() -> None:
+    script = str(Path(sys.executable).parent / "shepherd")
+    asking = {"_SHEPHERD_COMPLETE": "complete_bash", "COMP_CWORD": "4"}
+    for words, expected in (("tail --tier d", "device\ndisk\n"), ("tail --type tu", "turn\n")):
+        line = {"COMP_WORDS": f"shepherd kv {words}"}
+        done = subprocess.run(
+            [script], env=ENV | asking | line, capture_output=True, text=True, check=False
+        )
+        assert done.stdout.replace("\r", "") in {expected, expected.rstrip()}, done.stderr
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,12 @@ Targets = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 Tiers = Annotated[
     list[str] | None,
-    typer.Option("--tier", help=" ".join(_TIERS), rich_help_panel=_FILTER),
+    typer.Option(
+        "--tier",
+        help=" ".join(_TIERS),
+        rich_help_panel=_FILTER,
+        autocompletion=lambda: list(_TIERS),
+    ),
 ]
 
 
@@ -216,7 +221,9 @@ def diff(
 
 @app.command("help")
 def explain(
-    topic: Annotated[str, typer.Argument(help=" ".join(TOPICS))] = "",
+    topic: Annotated[
+        str, typer.Argument(help=" ".join(TOPICS), autocompletion=lambda: list(TOPICS))
+    ] = "",
 ) -> None:
     """Explain a topic: addresses, filters, formats, recordings, exit-codes."""
     if topic and topic not in TOPICS:

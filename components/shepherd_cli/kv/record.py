@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -31,7 +32,7 @@ async def run_record(
 ) -> None:
     """Write what the streams say until interrupted, or for a while; the file is whole then."""
     try:
-        file = path.open("xb")
+        file = _private(path)
     except FileExistsError:
         problem = f"{path} exists: name another file, or remove it"
         raise CommandError(UNUSABLE_FILE, problem) from None
@@ -39,14 +40,25 @@ async def run_record(
     try:
         async with (
             source.directory(urls) as directory,
-            follow(directory, from_head=from_head, connect=source.connect) as changes,
+            follow(
+                directory, from_head=from_head, keys=source.keys, connect=source.connect
+            ) as changes,
         ):
             with suppress(TimeoutError):
                 async with asyncio.timeout(duration_s or None):
                     await _record(changes, writer)
     finally:
-        _close(writer, file)
+        _close(writer, file, path)
     say(f"{path}: {writer.items} items, {writer.size_bytes} bytes")
+
+
+def _private(path: Path) -> BinaryIO:
+    """A new file that nobody else may read: token ids are what was said.
+
+    Raises:
+        FileExistsError: it is not new.
+    """
+    return os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb")
 
 
 async def _record(changes: StreamFollower, writer: RecordingWriter) -> None:
@@ -64,13 +76,13 @@ async def _record(changes: StreamFollower, writer: RecordingWriter) -> None:
             flushed_at = time.monotonic()
 
 
-def _close(writer: RecordingWriter, file: BinaryIO) -> None:
+def _close(writer: RecordingWriter, file: BinaryIO, path: Path) -> None:
     """Close the file; one without items is not left behind."""
     with file:
         if writer.items:
             writer.close()
     if not writer.items:
-        Path(file.name).unlink()
+        path.unlink()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

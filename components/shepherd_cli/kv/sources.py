@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, fields
 from functools import partial, wraps
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -30,6 +30,9 @@ from shepherd_events.transports.credentials import (
     ReaderCredentials,
 )
 from shepherd_events.transports.protocol import Connect
+
+if TYPE_CHECKING:
+    from shepherd_events.tenant_keys import TenantKeys
 
 _QUIET_S = 0.75
 """A directory that shows nothing new for so long has shown everything."""
@@ -96,6 +99,32 @@ class Source:
         str,
         _option("Our NKEY seed.", "--nkey-file", _SECURITY, "SHEPHERD_KV_EVENTS_NKEY_FILE"),
     ] = ""
+
+    keys_file: Annotated[
+        str,
+        _option(
+            "Tenants' keys, to see token ids that workers encrypt.",
+            "--keys-file",
+            _SECURITY,
+            "SHEPHERD_KV_EVENTS_KEYS_FILE",
+        ),
+    ] = ""
+
+    @property
+    def keys(self) -> TenantKeys | None:
+        """What opens sealed tokens, if there is anything.
+
+        Raises:
+            CommandError: an extra is not installed.
+            KvEventsError: the file cannot be used.
+        """
+        if not self.keys_file:
+            return None
+        try:
+            from shepherd_events.tenant_keys import TenantKeys  # noqa: PLC0415 - an extra
+        except ModuleNotFoundError as error:
+            raise CommandError(USAGE, f"--keys-file needs the package {error.name}") from error
+        return TenantKeys.load(self.keys_file)
 
     @property
     def connect(self) -> Connect:

@@ -62,7 +62,11 @@ async def run_tail(source: Source, urls: Sequence[str], options: TailOptions) ->
     async with (
         source.directory(urls) as directory,
         follow(
-            directory, from_head=not options.from_start, cursors=store, connect=source.connect
+            directory,
+            from_head=not options.from_start,
+            cursors=store,
+            keys=source.keys,
+            connect=source.connect,
         ) as changes,
     ):
         async for change in changes:

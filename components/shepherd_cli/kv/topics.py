@@ -57,6 +57,9 @@ heartbeats of their own, and prints their URLs:
   shepherd kv replay day.kv --speed 10 --stay
   shepherd kv replay day.kv --to nats://127.0.0.1:4222 --speed max
   shepherd kv stats day.kv
+
+A recording holds what its reader saw: token ids too, where workers send them in
+clear or --keys-file opens them. Only you can read the file.
 """,
     "exit-codes": """\
 Exit codes
