@@ -146,6 +146,8 @@ def test_end_tokens_go_to_the_engine_unless_it_would_stop_too_early(version: str
     assert ends(ignore_eos=True) == (-1, None, True, None)
     assert ends(ignore_eos=True, stops={"stop_token_ids": stop}) == (-1, [9], False, None)
     assert ends(stops={"min_tokens": 3, "stop_token_ids": stop}) == (1, None, False, 3)
+    late = {"min_tokens": 3, "stop_token_ids": stop}
+    assert ends(ignore_eos=True, stops=late) == (-1, None, False, None)
 
 
 def test_sampling_says_only_what_differs_from_the_default() -> None:

@@ -35,6 +35,7 @@ from shepherd_worker.engine.trtllm.engine import TrtllmEngine
 from shepherd_worker.engine.trtllm.library import load_library
 from shepherd_worker.engine.trtllm.logits import RequestProcessors
 from shepherd_worker.engine.trtllm.options import TrtllmOptions
+from shepherd_worker.engine.trtllm.shutdown import Shutdown
 from shepherd_worker.engine.trtllm.stats import IterationStats
 from shepherd_worker.errors import (
     EngineDeadError,
@@ -166,9 +167,7 @@ async def test_a_shutdown_that_hangs_does_not_keep_the_process() -> None:
     engine = TrtllmEngine(
         config(),
         load_library(),
-        shutdown_timeout_s=0.05,
-        exit_grace_s=0.05,
-        exit_process=ended_with.append,
+        shutdown=Shutdown(timeout_s=0.05, exit_grace_s=0.05, exit_process=ended_with.append),
     )
     await engine.start()
     assert engine._started is not None
@@ -181,6 +180,40 @@ async def test_a_shutdown_that_hangs_does_not_keep_the_process() -> None:
     assert ended_with == [EngineFailedError.exit_code]
     hanging.set()
     llm._backend.shutdown()
+
+
+async def test_closing_while_the_first_token_is_awaited_ends_the_start() -> None:
+    use_fake_trtllm()
+    runner = SteppedRunner(FakeRunner(config()))
+    compute_next_with(runner)
+    engine = trtllm()
+    starting = asyncio.create_task(engine.start())
+    await until(lambda: runner.num_begun == 1)
+    closing = asyncio.create_task(engine.close())
+    await asyncio.sleep(0.01)  # the shutdown waits for the step, as TensorRT-LLM's does
+    runner.let_go(10)
+    async with asyncio.timeout(10):
+        await closing
+        with pytest.raises(EngineDeadError):
+            await starting
+
+    assert not [t for t in threading.enumerate() if t.name == "trtllm-poller" and t.is_alive()]
+
+
+async def test_an_engine_that_generates_nothing_does_not_start() -> None:
+    use_fake_trtllm()
+
+    class Dead(FakeRunner):
+        def forward(self, plan: StepPlan) -> list[Samples]:
+            raise RuntimeError("no kernel image is available for execution on the device")
+
+    compute_next_with(Dead(config()))
+    engine = trtllm()
+    with pytest.raises(
+        EngineFailedError, match=r"TensorRT-LLM generates nothing: .*no kernel image"
+    ):
+        await engine.start()
+    await engine.close()
 
 
 async def test_a_model_that_does_not_load_is_told_in_a_line() -> None:

@@ -20,6 +20,7 @@
     stats.py         its iteration statistics -> ours
     metrics.py       its Prometheus metrics, and how well its events arrive
     blocking.py      calls that may never return
+    shutdown.py      its end, which keeps no process from ending
 
 Their order is that of a request, and then that of what the cache says of it.
 """

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import threading
 import time
 from array import array
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
@@ -50,6 +48,7 @@ from shepherd_worker.engine.trtllm.library import Library
 from shepherd_worker.engine.trtllm.metrics import own_metrics
 from shepherd_worker.engine.trtllm.model import ModelFiles, engine_info, read_model
 from shepherd_worker.engine.trtllm.poller import Poller
+from shepherd_worker.engine.trtllm.shutdown import Shutdown
 from shepherd_worker.engine.trtllm.stats import NativeMetrics, Totals, engine_stats
 from shepherd_worker.engine.trtllm.submission import Submissions
 from shepherd_worker.engine.vision import ImageProcessor
@@ -70,10 +69,6 @@ FIRST_TOKEN_TIMEOUT_S = 300.0
 """How long the first token of all may take; some kernels are compiled for it."""
 FIRST_EVENT_TIMEOUT_S = 2.0
 """How long to wait for the first event, which says how many blocks there are."""
-SHUTDOWN_TIMEOUT_S = 20.0
-"""How long TensorRT-LLM may take to shut down before the process goes without it."""
-EXIT_GRACE_S = 10.0
-"""How long the process may take to end after that, before it is ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +97,9 @@ class TrtllmEngine:
         *,
         clock_ns: Callable[[], int] = time.time_ns,
         warm_up: bool = True,
-        shutdown_timeout_s: float = SHUTDOWN_TIMEOUT_S,
-        exit_grace_s: float = EXIT_GRACE_S,
-        exit_process: Callable[[int], None] = os._exit,
+        shutdown: Shutdown | None = None,
     ) -> None:
-        """`warm_up` lets the start end with a first token; `exit_process` ends a process that
-        TensorRT-LLM keeps from ending, after both times.
+        """`warm_up` lets the start end with a first token; `shutdown` is how long the end may take.
 
         Raises:
             UnusableInputError: an option's file or object cannot be read.
@@ -115,9 +107,7 @@ class TrtllmEngine:
         self._config = config
         self._library = library
         self._clock_ns = clock_ns
-        self._shutdown_timeout_s = shutdown_timeout_s
-        self._exit_grace_s = exit_grace_s
-        self._exit_process = exit_process
+        self._shutdown = shutdown or Shutdown()
         self._warm_up = warm_up
         self._arguments = engine_arguments(config, library)
         self._ids = RequestIds(library)
@@ -138,27 +128,19 @@ class TrtllmEngine:
     async def start(self) -> EngineInfo:
         """See `Engine.start`."""
         model = await asyncio.to_thread(read_model, self._config)
-        if self._dead is not None:
-            raise self._dead
+        self._raise_if_dead()
         self._loading = in_daemon(partial(self._library.LLM, **self._arguments), "trtllm-load")
         giving_up = asyncio.ensure_future(self._given_up.wait())
         await asyncio.wait((self._loading, giving_up), return_when=asyncio.FIRST_COMPLETED)
         giving_up.cancel()
-        if self._dead is not None:
-            raise self._dead
+        self._raise_if_dead()
         try:
             llm = self._loading.result()
         except Exception as error:
             log.exception("TensorRT-LLM did not start")
             raise EngineFailedError(f"TensorRT-LLM did not start: {error}") from error
-        started = self._assemble(llm, model)
-        started.poller.start()
-        if self._warm_up:
-            started = await self._first_token(started)
-        if self._dead is not None:
-            raise self._dead
-        self._started = started
-        return started.info
+        self._started = await self._ready(self._assemble(llm, model))
+        return self._started.info
 
     def image_processor(self) -> ImageProcessor | None:
         """See `Engine.image_processor`: images are not handed to TensorRT-LLM."""
@@ -249,7 +231,8 @@ class TrtllmEngine:
             if self._started is not None:
                 await self._started.poller.stop(POLLER_TIMEOUT_S)
             await asyncio.sleep(0)  # the poller's last events are on their way
-            await self._shut_down()
+            if self._loading is not None:
+                await self._shutdown.end(self._loading)
             self._events.put_nowait(None)
             self._closed = True
             self._changed.set()
@@ -298,6 +281,18 @@ class TrtllmEngine:
         submissions = Submissions(llm, self._library, self._config, info, tokenizer)
         return Started(llm, info, submissions, poller, ledger, metrics)
 
+    async def _ready(self, started: Started) -> Started:
+        """Begin to poll, and be warm; a start that is given up leaves no thread behind."""
+        started.poller.start()
+        try:
+            if self._warm_up:
+                started = await self._first_token(started)
+            self._raise_if_dead()
+        except BaseException:
+            await started.poller.stop(POLLER_TIMEOUT_S)
+            raise
+        return started
+
     async def _first_token(self, started: Started) -> Started:
         """Have one token generated: it proves the engine, and makes it tell what it has."""
         request = GenerateRequest(
@@ -309,6 +304,8 @@ class TrtllmEngine:
             async with asyncio.timeout(FIRST_TOKEN_TIMEOUT_S):
                 await started.submissions.submit(request, streaming=False)(None)
         except Exception as error:
+            if self._dead is not None:
+                raise self._dead from error
             log.exception("TensorRT-LLM generates nothing")
             raise EngineFailedError(f"TensorRT-LLM generates nothing: {error!r}") from error
         started.poller.begin()
@@ -319,8 +316,7 @@ class TrtllmEngine:
     def _admit(self, request: GenerateRequest) -> Started:
         """What serves a request, unless it must be refused."""
         started, config = self._started, self._config
-        if self._dead is not None:
-            raise self._dead
+        self._raise_if_dead()
         if started is None:
             raise EngineDeadError("the engine is not started")
         num_waiting = max(0, len(self._calls) - started.info.max_batch_size)
@@ -377,6 +373,10 @@ class TrtllmEngine:
         handle = loop.call_later(self._config.transfer_lease_s, expire)
         self._leases.add(handle)
 
+    def _raise_if_dead(self) -> None:
+        if self._dead is not None:
+            raise self._dead
+
     def _die(self, dead: EngineDeadError) -> None:
         """Tell every running and every later call."""
         self._dead = self._dead or dead
@@ -385,30 +385,3 @@ class TrtllmEngine:
         for lease in self._leases:
             lease.cancel()
         self._leases.clear()
-
-    async def _shut_down(self) -> None:
-        """Let TensorRT-LLM free everything, for so long; a load that is under way is left alone."""
-        if self._loading is None:
-            return
-        if not self._loading.done():
-            self._loading.add_done_callback(_shut_down_when_loaded)
-            return
-        if self._loading.cancelled() or self._loading.exception() is not None:
-            return
-        ending = in_daemon(self._loading.result().shutdown, "trtllm-shutdown")
-        done, _ = await asyncio.wait((ending,), timeout=self._shutdown_timeout_s)
-        if not done:
-            log.critical("TensorRT-LLM did not shut down in %.0f s", self._shutdown_timeout_s)
-            timer = threading.Timer(
-                self._exit_grace_s, self._exit_process, (EngineFailedError.exit_code,)
-            )
-            timer.daemon = True
-            timer.start()
-        elif (error := ending.exception()) is not None:
-            log.error("TensorRT-LLM's shutdown failed", exc_info=error)
-
-
-def _shut_down_when_loaded(loading: asyncio.Future[Any]) -> None:
-    """A model that nobody wants any more was loaded after all."""
-    if not loading.cancelled() and loading.exception() is None:
-        threading.Thread(target=loading.result().shutdown, daemon=True).start()

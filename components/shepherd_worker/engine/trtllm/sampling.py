@@ -66,9 +66,9 @@ def _ends(request: GenerateRequest, eos_token_ids: frozenset[int]) -> dict[str, 
         "end_id": ending[0] if ending else NO_TOKEN,
         "pad_id": ending[0] if ending else 0,
     }
-    if stops.min_tokens:
+    if stops.min_tokens and ending:
         ends["min_tokens"] = stops.min_tokens
-    elif also:
+    elif also and not stops.min_tokens:
         ends["stop_token_ids"] = sorted(also)
     if not ending and not also:
         ends["ignore_eos"] = True
