@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from array import array
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -14,9 +15,19 @@ from typing import Any
 import aiohttp
 import pytest
 
+from curve_keys import CurveKeys
 from shepherd_events.discovery import StreamDescriptor, StreamJoined, StreamLeft
-from shepherd_events.events import BlockBatch, Frame, StreamId, StreamInfo, TurnCompleted
+from shepherd_events.events import (
+    BlockBatch,
+    BlocksRemoved,
+    Frame,
+    StreamId,
+    StreamInfo,
+    TurnCompleted,
+)
+from shepherd_events.privacy import Encrypted, Hashed, IdsOnly, Veil
 from shepherd_events.publisher import KvEventPublisher
+from shepherd_events.tenant_keys import Sealer, TenantKeys
 from shepherd_events.transcript import TokenizerAssets
 from shepherd_events.transports import connect as connect_by_address
 from shepherd_events.transports.memory import MemoryBroker
@@ -38,10 +49,16 @@ NOTICE = (
 class PublishingWorker(FakeWorker):
     """A fake worker whose frames travel through a real publisher."""
 
-    def __init__(self, transport: PublisherTransport, worker_id: str) -> None:
+    def __init__(
+        self, transport: PublisherTransport, worker_id: str, veil: Veil | None = None
+    ) -> None:
         super().__init__(worker_id)
         self.publisher = KvEventPublisher(
-            StreamId(worker_id), StreamInfo("fake", 4, "fake"), transport, heartbeat_s=0.05
+            StreamId(worker_id),
+            StreamInfo("fake", 4, "fake"),
+            transport,
+            veil=veil,
+            heartbeat_s=0.05,
         )
         self.publisher.start()
 
@@ -100,9 +117,11 @@ def workers(broker: MemoryBroker) -> Iterable[Callable[..., PublishingWorker]]:
     made: list[PublishingWorker] = []
 
     def make(
-        worker_id: str = "w1", transport: PublisherTransport | None = None
+        worker_id: str = "w1",
+        transport: PublisherTransport | None = None,
+        veil: Veil | None = None,
     ) -> PublishingWorker:
-        made.append(PublishingWorker(transport or broker.publisher(worker_id), worker_id))
+        made.append(PublishingWorker(transport or broker.publisher(worker_id), worker_id, veil))
         return made[-1]
 
     yield make
@@ -120,7 +139,10 @@ def start(tmp_path: Path, broker: MemoryBroker) -> Start:
     @asynccontextmanager
     async def running(**options: Any) -> AsyncIterator[Stack]:
         config = MemoryConfig(
-            data_dir=str(tmp_path), http_port=0, settle_s=options.pop("settle_s", 60)
+            data_dir=str(tmp_path),
+            http_port=0,
+            settle_s=options.pop("settle_s", 60),
+            **options.pop("config", {}),
         )
         ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         directory = options.pop("directory", None) or FakeDirectory()
@@ -205,6 +227,86 @@ async def test_the_same_over_sockets(
 
         (notice,) = (await stack.get("/v1/notices/wait", timeout="30"))["notices"]
         assert notice["text"] == NOTICE
+
+
+async def test_the_same_with_curve_keys_and_tokens_that_only_the_tenants_key_opens(
+    start: Start, workers: Callable[..., PublishingWorker], tmp_path: Path
+) -> None:
+    (tmp_path / "curve").mkdir()
+    curve = CurveKeys(tmp_path / "curve")
+    tenants = tmp_path / "tenants.keys"
+    tenants.write_text(f"* {bytes(32).hex()}\n")
+    tenants.chmod(0o600)
+    worker = workers(
+        transport=ZmqPublisherTransport(curve=curve.publisher),
+        veil=Encrypted(Sealer(TenantKeys.load(str(tenants)))),
+    )
+    config = {
+        "kv_events_curve_file": curve.reader().key_file,
+        "kv_events_curve_server": curve.reader().peers,
+        "kv_events_keys_file": str(tenants),
+    }
+    async with start(connect=None, config=config) as stack:
+        stack.directory.say(worker.joined)
+        worker.complete([SYSTEM, *T1, *T2])
+        await eventually(lambda: turn_states(stack), ["live", "live"])
+
+        worker.evict(blocks_of_first_turn(worker))
+
+        (notice,) = (await stack.get("/v1/notices/wait", timeout="30"))["notices"]
+        assert notice["text"] == NOTICE
+
+
+@pytest.mark.parametrize(
+    ("veil", "why"),
+    [
+        (IdsOnly(), "w1/0 is ids-only.*keeps the tokens to itself"),
+        (Hashed(bytes(16)), "w1/0 is hashed.*keeps the tokens to itself"),
+        (Encrypted(Sealer(TenantKeys({"*": [bytes(32)]}))), "give --kv-events-keys-file"),
+    ],
+)
+async def test_what_cannot_be_read_is_counted_and_told_once(
+    start: Start,
+    workers: Callable[..., PublishingWorker],
+    veil: Veil,
+    why: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    worker = workers(veil=veil)
+    async with start() as stack:
+        stack.directory.say(worker.joined)
+        worker.complete([SYSTEM, *T1, *T2])
+        worker.complete([SYSTEM, *T1, *T2])
+
+        await metric(stack, "shepherd_memory_turns_withheld_total", 2)
+        assert await turn_states(stack) == []
+    (told,) = (each.getMessage() for each in caplog.records if "can be archived" in each.message)
+    assert re.search(why, told)
+
+
+async def test_an_index_that_differs_from_its_publisher_is_found_and_healed(
+    start: Start, workers: Callable[..., PublishingWorker]
+) -> None:
+    worker = workers()
+    async with start() as stack:
+        stack.directory.say(worker.joined)
+        worker.complete([SYSTEM, *T1, *T2])
+        await eventually(lambda: turn_states(stack), ["live", "live"])
+        gone = blocks_of_first_turn(worker)
+        worker.publisher._residents.apply(BlocksRemoved(gone))
+
+        await eventually(lambda: turn_states(stack), ["archived", "live"])
+        await metric(stack, 'shepherd_stream_resets_total{reason="diverged"}', 1)
+
+
+async def metric(stack: Stack, name: str, wanted: float) -> None:
+    async def value() -> float | None:
+        async with stack.client.get("/metrics") as answer:
+            text = await answer.text()
+        found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+        return float(found[1]) if found else None
+
+    await eventually(value, wanted)
 
 
 async def test_the_event_stream_tells_what_is_pending_and_what_comes(
