@@ -35,6 +35,14 @@ def blocks() -> Blocks:
     return Blocks()
 
 
+async def given_up(reader: asyncio.StreamReader) -> bool:
+    """Whether the other side ends the connection, in order or not, without another word."""
+    try:
+        return await asyncio.wait_for(reader.read(), 5) == b""
+    except ConnectionError:
+        return True
+
+
 async def test_clients_that_drip_or_say_nothing_starve_nobody_and_are_given_up(
     blocks: Blocks,
 ) -> None:
@@ -171,7 +179,7 @@ async def test_a_lease_that_ends_while_it_is_copied_makes_the_copy_worthless(
         await until(lambda: blocks.num_released == 1)
         writer.write(encode_header(Kind.DONE, FINGERPRINT, []))
 
-        assert await reader.read() == b""
+        assert await given_up(reader)
         writer.close()
 
 
