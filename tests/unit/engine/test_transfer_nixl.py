@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from engine_calls import until
 from shepherd_worker.engine.embedded.transfer.client import TransferClient
 from shepherd_worker.engine.embedded.transfer.frames import Kind
 from shepherd_worker.engine.embedded.transfer.leases import Leases
@@ -47,7 +48,7 @@ async def test_nixl_reads_blocks_out_of_another_agents_memory() -> None:
 
         assert client.stats().fetched_total == {"nixl": 2, "tcp": 1}
         assert client.stats().failures_total == server.stats().broken_off_total == 0
-        assert blocks.num_released == 4
+        await until(lambda: blocks.num_released == 4)
 
 
 @pytest.mark.skipif(is_nixl_installed(), reason="the package nixl is installed")
