@@ -169,7 +169,7 @@ class Hashed(IdsOnly):
         return BlockHash(hidden or 1)
 
     def _name(self, name: str) -> str:
-        return self._digest(name.encode(), 16).hex() if name else ""
+        return self._digest(name.encode("utf-8", "surrogatepass"), 16).hex() if name else ""
 
     def _origin(self, origin: Attribution | None) -> Attribution | None:
         if origin is None:
@@ -272,5 +272,5 @@ def place_of(body: BlocksStored | TurnCompleted, stream: StreamId, epoch: int) -
     if isinstance(body, BlocksStored):
         what = b"run" + body.block_hashes.tobytes()
     else:
-        what = b"turn" + body.origin.request_id.encode()
+        what = b"turn" + body.origin.request_id.encode("utf-8", "surrogatepass")
     return f"{stream}|{epoch}|".encode() + what

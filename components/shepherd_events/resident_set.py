@@ -155,7 +155,7 @@ class ResidentSet:
         return tuple(TierState(tier, blocks, xor) for tier, (blocks, xor) in counts.items())
 
     def copy(self) -> ResidentSet:
-        """An independent set of the same blocks; a million take some milliseconds."""
+        """An independent set of the same blocks; a million take a twentieth of a second or more."""
         twin = ResidentSet()
         for key, holding in self._holdings.items():
             twin._holdings[key] = _Holding(holding.blocks.copy(), holding.xor)

@@ -93,6 +93,19 @@ async def test_a_reader_that_is_allowed_later_gets_in_without_a_restart(
         assert reader.residents.hashes() == {1, 2, 3}
 
 
+async def test_a_key_that_is_half_written_shuts_nobody_out_and_is_told_of_once(
+    publisher: KvEventPublisher, keys: CurveKeys, caplog: pytest.LogCaptureFixture
+) -> None:
+    (keys.readers / "half.key").write_text("")
+    for _ in range(2):
+        with_keys = partial(connect, credentials=ReaderCredentials(curve=keys.reader()))
+        async with subscribe(publisher.address, connect=with_keys) as subscription:
+            await Reader(subscription).read_up_to(2)
+
+    told = [record.getMessage() for record in caplog.records]
+    assert len([each for each in told if "the readers of before stay allowed" in each]) == 1
+
+
 @pytest.mark.parametrize("host", ["10.1.2.3", "0.0.0.0", "*", "some-host"])
 def test_an_address_beyond_loopback_is_refused_without_keys(host: str) -> None:
     with pytest.raises(ListenerRefusedError, match="or CURVE keys"):

@@ -31,6 +31,8 @@ from shepherd_events.transports.credentials import CurveCredentials
 logger = logging.getLogger(__name__)
 
 _DOMAIN = "shepherd.kv"
+_MAX_TOLD = 1000
+"""Readers that are told of by key; further ones are only counted."""
 _FAILED = zmq.Event.HANDSHAKE_FAILED_AUTH | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
 
 
@@ -75,13 +77,16 @@ class AllowedReaders:
         try:
             self._refresh()
         except CredentialsError as error:
-            logger.warning("the readers of before stay allowed: %s", error)
+            self._tell_once(str(error).encode(), f"the readers of before stay allowed: {error}")
         if key in self._keys:
             return True
-        if key not in self._told and len(self._told) < 1000:
-            self._told.add(key)
-            logger.warning("a reader was turned away: its key is not in %s", self._directory)
+        self._tell_once(key, f"a reader was turned away: its key is not in {self._directory}")
         return False
+
+    def _tell_once(self, about: bytes, text: str) -> None:
+        if about not in self._told and len(self._told) < _MAX_TOLD:
+            self._told.add(about)
+            logger.warning("%s", text)
 
     def _refresh(self) -> None:
         try:

@@ -184,6 +184,22 @@ def test_a_tenant_without_a_key_is_not_published_in_clear() -> None:
     assert turn.withheld
 
 
+@pytest.mark.parametrize("mode", VEILS)
+def test_a_name_that_is_no_text_costs_its_own_frame_and_nothing_else(mode: str) -> None:
+    publisher, _, everything = tapped(VEILS[mode]())
+    odd = replace(ORIGIN, request_id="\ud800")
+    publisher.publish_turn(replace(TURN, origin=odd))
+    publisher.publish([replace(RUN, origin=odd, block_hashes=array("Q", [5, 6]))])
+    publisher.publish_turn(TURN)
+    wait_until(lambda: publisher.counters.frames == publisher.head_seq == 8)
+    everything()
+    frames = replay(publisher._control.answer, publisher.epoch)
+    publisher.close("done")
+
+    assert isinstance(frames[-1].body, TurnCompleted)
+    assert publisher.counters.tombstones == (0 if mode == "hashed" else 2)
+
+
 def test_sealed_tokens_open_only_where_they_belong_and_unchanged() -> None:
     keys = TenantKeys({"*": [KEY]})
     sealer = Sealer(keys)
