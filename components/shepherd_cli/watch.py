@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 
-from shepherd_events.discovery import StreamDescriptor, StreamDirectory, StreamJoined, StreamLeft
+from shepherd_events.discovery import StreamDirectory, StreamJoined
 from shepherd_events.events import BlockBatch, BlocksRemoved, BlocksStored, Frame, StreamId
-from shepherd_events.subscriber import Reset, subscribe
+from shepherd_events.follow import StreamItem, follow
+from shepherd_events.subscriber import Reset
 
 
 @dataclass(slots=True)
@@ -48,21 +48,16 @@ class StreamWatcher:
 
     async def run(self) -> None:
         """Follow streams as they join and leave."""
-        following: dict[StreamId, asyncio.Task[None]] = {}
-        async with asyncio.TaskGroup() as tasks:
-            async for event in self.directory.watch():
-                match event:
+        async with follow(self.directory) as changes:
+            async for change in changes:
+                match change:
                     case StreamJoined(descriptor):
-                        stream = descriptor.address.stream
-                        following[stream] = tasks.create_task(self._follow(descriptor))
-                    case StreamLeft(stream):
-                        following.pop(stream).cancel()
-
-    async def _follow(self, descriptor: StreamDescriptor) -> None:
-        view = self.views.setdefault(descriptor.address.stream, CacheView(descriptor.role))
-        async with subscribe(descriptor.address) as stream:
-            async for item in stream:
-                view.apply(item)
+                        view = CacheView(descriptor.role)
+                        self.views.setdefault(descriptor.address.stream, view)
+                    case StreamItem(stream=stream, item=item):
+                        self.views[stream].apply(item)
+                    case _:
+                        pass
 
     def totals(self) -> Counter[str]:
         """Blocks stored and removed over all streams."""
