@@ -61,7 +61,8 @@ def test_llm_takes_everything_that_options_can_ask_for(version: str, tmp_path: P
         "kv_transfer_timeout_ms": 60_000,
     }
     assert made["speculative_config"]["max_draft_len"] == 8
-    assert made["kv_connector_config"] == {"connector": "kvbm"}
+    assert made["kv_connector_config"]["connector_worker_class"] == "DynamoKVBMConnectorWorker"
+    assert ("attention_dp_config" in made) == (version == "1.3.0rc26")
     assert made["kv_cache_config"].host_cache_size == 1 << 20
     assert made["kv_cache_config"].enable_partial_reuse is False
     assert made["kv_cache_config"].event_buffer_max_size == 100_000
@@ -146,6 +147,13 @@ def test_a_file_that_is_not_there_or_not_yaml_is_told(tmp_path: Path) -> None:
     broken.write_text("kv_cache_config: [")
     with pytest.raises(UnusableInputError, match=r"--extra-engine-args .*broken\.yaml"):
         arguments(extra_engine_args=str(broken))
+
+
+def test_presets_of_connectors_are_those_of_the_facts() -> None:
+    facts = Path(__file__).parents[2] / "golden" / "trtllm_api.json"
+    presets = json.loads(facts.read_text())["classes"]["KvCacheConnectorConfig"]["presets"]
+    for name, parts in presets.items():
+        assert list(arguments(kv_connector=name)["kv_connector_config"].values()) == parts
 
 
 def test_a_connector_is_a_preset_or_three_names() -> None:

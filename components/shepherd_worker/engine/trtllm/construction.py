@@ -10,6 +10,7 @@ have never reaches `LLM`: it is dropped, and the log names it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from typing import Any
 from shepherd_worker.engine.protocol import EngineConfig
 from shepherd_worker.engine.trtllm.library import Library, fields_of, known_only
 from shepherd_worker.errors import UnusableInputError
+
+log = logging.getLogger(__name__)
 
 EVENT_BUFFER_SIZE = 100_000
 """Cache events that TensorRT-LLM keeps for us; the oldest are lost beyond it."""
@@ -28,7 +31,12 @@ _NOT_FOR_AUTODEPLOY = (
     "scheduler_config",
     "build_config",
 )
-_CONNECTORS = ("lmcache", "lmcache-mp", "kvbm")
+_CONNECTORS = {
+    "lmcache": "lmcache.integration.tensorrt_llm.tensorrt_adapter:LMCacheKvConnectorScheduler:"
+    "LMCacheKvConnectorWorker",
+    "kvbm": "kvbm.trtllm_integration.connector:DynamoKVBMConnectorLeader:DynamoKVBMConnectorWorker",
+}
+"""Presets of newer versions, spelled out so that older ones take them."""
 
 
 def engine_arguments(config: EngineConfig, library: Library) -> dict[str, Any]:
@@ -84,7 +92,7 @@ def _from_options(config: EngineConfig, library: Library) -> dict[str, Any]:
         "trust_remote_code": options.trust_remote_code or None,
         "load_format": None if options.load_format == "auto" else options.load_format,
         "guided_decoding_backend": _unless_none(options.guided_decoding_backend),
-        "attention_dp_config": _affinity(config),
+        "attention_dp_config": _affinity(config, library),
         "cache_transceiver_config": _transceiver(config),
         "speculative_config": _speculation(config),
         "kv_connector_config": _connector(config.kv_connector),
@@ -140,8 +148,11 @@ def _unless_none(word: str) -> str | None:
     return None if word == "none" else word
 
 
-def _affinity(config: EngineConfig) -> dict[str, bool] | None:
+def _affinity(config: EngineConfig, library: Library) -> dict[str, bool] | None:
     if not config.trtllm.conversation_affinity:
+        return None
+    if library.ConversationParams is None:
+        log.warning("this TensorRT-LLM has no conversation affinity: dropped")
         return None
     return {"kv_cache_routing_conversation_affinity": True}
 
@@ -171,13 +182,13 @@ def _connector(name: str) -> dict[str, str] | None:
     """A preset, or MODULE:SCHEDULER:WORKER."""
     if not name:
         return None
-    if name in _CONNECTORS:
+    if name == "lmcache-mp":
         return {"connector": name}
-    parts = name.split(":")
+    parts = _CONNECTORS.get(name, name).split(":")
     if len(parts) != 3:
         raise UnusableInputError(
-            f"--kv-connector {name!r}: with TensorRT-LLM expected {', '.join(_CONNECTORS)} or "
-            "MODULE:SCHEDULER_CLASS:WORKER_CLASS"
+            f"--kv-connector {name!r}: with TensorRT-LLM expected {', '.join(_CONNECTORS)}, "
+            "lmcache-mp or MODULE:SCHEDULER_CLASS:WORKER_CLASS"
         )
     fields = ("connector_module", "connector_scheduler_class", "connector_worker_class")
     return dict(zip(fields, parts, strict=True))
