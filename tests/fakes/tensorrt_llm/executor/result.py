@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from trtllm_backend.backend import RequestFailedError, Step
+from trtllm_backend.iteration import IterationResult
 from trtllm_backend.schema import dataclass_of
 from trtllm_backend.variants import VARIANT
 
@@ -215,3 +216,12 @@ class GenerationResult:
 
 class RequestOutput(GenerationResult):
     """What `LLM.generate_async` returns."""
+
+
+__all__ = [
+    "CompletionOutput",
+    "GenerationResult",
+    "IterationResult",
+    "Logprob",
+    "RequestOutput",
+]

@@ -1,5 +1,6 @@
 """The LLM API's public names."""
 
+from trtllm_backend.retention import KvCacheRetentionConfig
 from trtllm_backend.schema import dataclass_of
 from trtllm_backend.variants import VARIANT
 
@@ -15,7 +16,6 @@ from tensorrt_llm.llmapi.llm_args import (
     NGramDecodingConfig,
     SchedulerConfig,
 )
-from tensorrt_llm.llmapi.retention import KvCacheRetentionConfig
 from tensorrt_llm.sampling_params import GuidedDecodingParams, SamplingParams
 
 __all__ = [

@@ -19,9 +19,8 @@ from shepherd_worker.request import (
     Sampling,
     StopConditions,
 )
-from tensorrt_llm.executor.result import GenerationResult, RequestOutput
+from tensorrt_llm.executor.result import GenerationResult, IterationResult, RequestOutput
 from tensorrt_llm.executor.utils import RequestError
-from tensorrt_llm.llmapi.iteration import IterationResult
 from tensorrt_llm.llmapi.llm_args import TorchLlmArgs
 from tensorrt_llm.sampling_params import SamplingParams
 

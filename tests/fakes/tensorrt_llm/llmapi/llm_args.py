@@ -7,7 +7,6 @@ from typing import Any
 
 import pydantic
 from trtllm_backend.schema import model_of
-from trtllm_backend.variants import VARIANT
 
 KvCacheConfig = model_of("KvCacheConfig", __name__)
 SchedulerConfig = model_of("SchedulerConfig", __name__)
@@ -105,4 +104,3 @@ def update_llm_args_with_extra_dict(
 
 
 TOKENIZER_ALIASES: dict[str, str] = {}
-SAMPLER_TYPES = VARIANT.snapshot
