@@ -50,29 +50,38 @@ class FaultProxy:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        if self._cut:
-            writer.transport.abort()
-            return
+        ends = [writer]
         try:
-            there = await asyncio.open_connection("127.0.0.1", self._target_port)
-        except OSError:
-            writer.transport.abort()
-            return
-        ends = {writer, there[1]}
-        self._writers |= ends
+            if not self._cut:
+                with suppress(OSError):
+                    source, sink = await asyncio.open_connection("127.0.0.1", self._target_port)
+                    ends.append(sink)
+                    await self._join(reader, writer, source, sink)
+        finally:
+            for end in ends:
+                end.transport.abort()
+            await asyncio.gather(*(end.wait_closed() for end in ends), return_exceptions=True)
+
+    async def _join(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        source: asyncio.StreamReader,
+        sink: asyncio.StreamWriter,
+    ) -> None:
+        """Pump both ways until either end closes."""
+        self._writers |= {writer, sink}
         pumps = [
-            asyncio.ensure_future(self._pump(reader, there[1])),
-            asyncio.ensure_future(self._pump(there[0], writer)),
+            asyncio.ensure_future(self._pump(reader, sink)),
+            asyncio.ensure_future(self._pump(source, writer)),
         ]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            self._writers -= {writer, sink}
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
-            self._writers -= ends
-            for end in ends:
-                end.transport.abort()
 
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         with suppress(OSError):
