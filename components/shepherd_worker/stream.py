@@ -52,7 +52,7 @@ class WorkerStream:
             publisher.start()
         except (KvEventsError, ValueError) as error:
             raise UnusableInputError(
-                f"KV events cannot be published at {config.stream_endpoint}: {error}"
+                f"--kv-events-endpoint {config.stream_endpoint}: {error}"
             ) from error
         return cls(
             publisher,
