@@ -2,6 +2,7 @@
 
     KvEventsError
     |-- CodecError                  bytes that are no message, or a message that has no bytes
+    |   |-- ChecksumError           bytes that are not those that were written
     |   `-- UnknownFeaturesError    a frame that needs more than this reader understands
     |-- RequestFailedError          a control request that was answered, but not with what it asked
     |-- CredentialsError            a file of keys that cannot be used
@@ -29,6 +30,13 @@ class CodecError(KvEventsError):
         """Dotted path in the wire format, such as `blocks.run_len`."""
         self.problem = problem
         super().__init__(f"{field}: {problem}")
+
+
+class ChecksumError(CodecError):
+    """A message that was altered on its way, in a log or in memory."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__("checksum", problem)
 
 
 class UnknownFeaturesError(CodecError):

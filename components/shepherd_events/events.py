@@ -285,3 +285,5 @@ class Frame:
     ts_unix_ns: int
     body: Body
     required_features: int = 0
+    checksum: int | None = field(default=None, compare=False)
+    """What it arrived with, and matched; None before it is written, or where its writer has none."""

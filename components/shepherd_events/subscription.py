@@ -149,6 +149,7 @@ class Subscription:
             snapshots=self._snapshots,
             duplicates=self._duplicates,
             decode_errors=self._intake.num_refused,
+            corrupt=self._intake.num_corrupt,
             digest_checks=self._digest_checks,
             digest_mismatches=self._digest_mismatches,
             failed_requests=self._failed_requests,

@@ -89,6 +89,9 @@ class SubscriptionCounters:
     snapshots: int = 0
     duplicates: int = 0
     decode_errors: int = 0
+    """What arrived and was no frame of the stream, or not whole."""
+    corrupt: int = 0
+    """Those of them that had another checksum than they should: bits flipped on the way."""
     digest_checks: int = 0
     """Heartbeats that were compared with what the reader holds."""
     digest_mismatches: int = 0

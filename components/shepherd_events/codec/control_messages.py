@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from shepherd_events.codec.batches import decode_batch, encode_batch
+from shepherd_events.codec.checksums import checked, with_checksum
 from shepherd_events.codec.packed_columns import delimited_field
 from shepherd_events.codec.shared_messages import tier_state_messages, tier_states
 from shepherd_events.codec.wire import ControlReplyView, enum_of, parse, sized
@@ -65,7 +66,7 @@ def encode_reply(reply: ControlReply) -> bytes:
     """
     try:
         if isinstance(reply, SnapshotReply):
-            return sized(_encode_snapshot(reply))
+            return sized(with_checksum(_encode_snapshot(reply)))
         message = pb.ReplayReply(
             status=f"STATUS_{reply.status.name}",
             epoch=reply.epoch,
@@ -75,7 +76,7 @@ def encode_reply(reply: ControlReply) -> bytes:
             retry_after_ms=reply.retry_after_ms,
             frames=reply.frames,
         )
-        return sized(pb.ControlReply(replay=message).SerializeToString())
+        return sized(with_checksum(pb.ControlReply(replay=message).SerializeToString()))
     except (TypeError, ValueError, OverflowError) as error:
         raise CodecError("reply", str(error)) from error
 
@@ -84,9 +85,11 @@ def decode_reply(payload: bytes) -> ControlReply:
     """The control reply that `payload` holds; frames of a replay stay bytes.
 
     Raises:
+        ChecksumError: it is not what was written.
         CodecError: it is no valid reply.
     """
     message = parse(ControlReplyView, payload)
+    checked(message, payload)
     match message.WhichOneof("reply"):
         case "replay":
             return _replay_reply(message.replay)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from shepherd_events.codec.batches import decode_batch
 from shepherd_events.codec.bodies import decode_body, encode_body
+from shepherd_events.codec.checksums import checked, with_checksum
 from shepherd_events.codec.packed_columns import delimited_field
 from shepherd_events.codec.wire import MAX_FRAME_BYTES, FrameView, parse, sized
 from shepherd_events.errors import CodecError, UnknownFeaturesError
@@ -43,7 +44,8 @@ def encode_frame(frame: Frame) -> bytes:
             ts_unix_ns=frame.ts_unix_ns,
             required_features=frame.required_features,
         )
-        return sized(header.SerializeToString() + delimited_field(number, body), MAX_FRAME_BYTES)
+        whole = with_checksum(header.SerializeToString(), delimited_field(number, body))
+        return sized(whole, MAX_FRAME_BYTES)
     except (TypeError, ValueError, OverflowError) as error:
         raise CodecError("frame", str(error)) from error
 
@@ -52,10 +54,12 @@ def decode_frame(payload: bytes) -> Frame:
     """The frame that `payload` holds.
 
     Raises:
+        ChecksumError: it is not what was written.
         UnknownFeaturesError: it may not be applied by this reader.
         CodecError: it is not a valid frame.
     """
     message = parse(FrameView, payload, MAX_FRAME_BYTES)
+    checksum = checked(message, payload)
     unknown = message.required_features & ~KNOWN_FEATURES
     if unknown:
         raise UnknownFeaturesError(unknown)
@@ -75,6 +79,7 @@ def decode_frame(payload: bytes) -> Frame:
         ts_unix_ns=message.ts_unix_ns,
         body=body,
         required_features=message.required_features,
+        checksum=checksum,
     )
     _check_numbers(frame)
     return frame

@@ -37,6 +37,13 @@ class Wire(Protocol):
         ...
 
 
+def flip_bit(payload: bytes, bit: int) -> bytes:
+    """`payload` with one bit changed, counted from the lowest of the first byte."""
+    altered = bytearray(payload)
+    altered[bit // 8] ^= 1 << bit % 8
+    return bytes(altered)
+
+
 class PerfectWire:
     """Everything arrives, once and in order."""
 
@@ -51,13 +58,15 @@ class PerfectWire:
 
 @dataclass(slots=True)
 class FaultyWire:
-    """Loses, repeats and delays with the given probabilities, 0 to 1."""
+    """Loses, repeats, delays and alters with the given probabilities, 0 to 1."""
 
     random: Random
     loss: float = 0.0
     duplication: float = 0.0
     reordering: float = 0.0
     """A frame that is held back arrives after the next one that is not."""
+    corruption: float = 0.0
+    """One bit of a frame arrives flipped."""
     request_loss: float = 0.0
     _held: list[bytes] = field(default_factory=list)
 
@@ -65,6 +74,8 @@ class FaultyWire:
         """Whatever chance leaves of it, and of what was held back."""
         if self.random.random() < self.loss:
             return ()
+        if payload and self.random.random() < self.corruption:
+            payload = flip_bit(payload, self.random.randrange(8 * len(payload)))
         if self.random.random() < self.reordering:
             self._held.append(payload)
             return ()

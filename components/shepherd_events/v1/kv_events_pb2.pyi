@@ -57,7 +57,7 @@ STATUS_DENIED: Status
 STATUS_UNSUPPORTED: Status
 
 class Frame(_message.Message):
-    __slots__ = ("worker_id", "dp_rank", "epoch", "seq", "ts_unix_ns", "required_features", "blocks", "heartbeat", "info", "lost", "goodbye", "turn", "notice")
+    __slots__ = ("worker_id", "dp_rank", "epoch", "seq", "ts_unix_ns", "required_features", "blocks", "heartbeat", "info", "lost", "goodbye", "turn", "notice", "checksum")
     WORKER_ID_FIELD_NUMBER: _ClassVar[int]
     DP_RANK_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +71,7 @@ class Frame(_message.Message):
     GOODBYE_FIELD_NUMBER: _ClassVar[int]
     TURN_FIELD_NUMBER: _ClassVar[int]
     NOTICE_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     worker_id: str
     dp_rank: int
     epoch: int
@@ -84,7 +85,8 @@ class Frame(_message.Message):
     goodbye: Goodbye
     turn: _turns_pb2.TurnCompleted
     notice: _notices_pb2.Notice
-    def __init__(self, worker_id: _Optional[str] = ..., dp_rank: _Optional[int] = ..., epoch: _Optional[int] = ..., seq: _Optional[int] = ..., ts_unix_ns: _Optional[int] = ..., required_features: _Optional[int] = ..., blocks: _Optional[_Union[BlockBatch, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., info: _Optional[_Union[StreamInfo, _Mapping]] = ..., lost: _Optional[_Union[Tombstone, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., turn: _Optional[_Union[_turns_pb2.TurnCompleted, _Mapping]] = ..., notice: _Optional[_Union[_notices_pb2.Notice, _Mapping]] = ...) -> None: ...
+    checksum: int
+    def __init__(self, worker_id: _Optional[str] = ..., dp_rank: _Optional[int] = ..., epoch: _Optional[int] = ..., seq: _Optional[int] = ..., ts_unix_ns: _Optional[int] = ..., required_features: _Optional[int] = ..., blocks: _Optional[_Union[BlockBatch, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., info: _Optional[_Union[StreamInfo, _Mapping]] = ..., lost: _Optional[_Union[Tombstone, _Mapping]] = ..., goodbye: _Optional[_Union[Goodbye, _Mapping]] = ..., turn: _Optional[_Union[_turns_pb2.TurnCompleted, _Mapping]] = ..., notice: _Optional[_Union[_notices_pb2.Notice, _Mapping]] = ..., checksum: _Optional[int] = ...) -> None: ...
 
 class BlockBatch(_message.Message):
     __slots__ = ("op", "run_len", "tier", "parent_hash", "block_hash", "token_id", "run_tokens", "start_block", "context", "attribution", "group", "contexts", "attributions", "mm_keys", "block_hash_hi", "sealed")
@@ -245,12 +247,14 @@ class ControlRequest(_message.Message):
     def __init__(self, replay: _Optional[_Union[ReplayRequest, _Mapping]] = ..., snapshot: _Optional[_Union[SnapshotRequest, _Mapping]] = ...) -> None: ...
 
 class ControlReply(_message.Message):
-    __slots__ = ("replay", "snapshot")
+    __slots__ = ("replay", "snapshot", "checksum")
     REPLAY_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    CHECKSUM_FIELD_NUMBER: _ClassVar[int]
     replay: ReplayReply
     snapshot: SnapshotReply
-    def __init__(self, replay: _Optional[_Union[ReplayReply, _Mapping]] = ..., snapshot: _Optional[_Union[SnapshotReply, _Mapping]] = ...) -> None: ...
+    checksum: int
+    def __init__(self, replay: _Optional[_Union[ReplayReply, _Mapping]] = ..., snapshot: _Optional[_Union[SnapshotReply, _Mapping]] = ..., checksum: _Optional[int] = ...) -> None: ...
 
 class ReplayRequest(_message.Message):
     __slots__ = ("worker_id", "dp_rank", "epoch", "from_seq", "max_bytes")

@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from faulty_stream import FaultyStream, block_events
 from shepherd_events.codec import encode_frame
+from shepherd_events.codec.checksums import SIZE_BYTES, with_checksum
 from shepherd_events.events import BlockBatch, BlockEvent, BlocksStored, Frame, Goodbye, Tier
 from shepherd_events.resident_set import ResidentSet
 from shepherd_events.subscriber import Position, StreamState
@@ -104,7 +105,12 @@ class StreamUnderFaults(RuleBasedStateMachine):
         whole = self._frame(stored(38), epoch, seq + 1)
         self._send(garbage)
         self._send(whole[:cut])
-        self._send(whole + b"\x30\x80\x80\x80\x80\x08")  # required_features: 1 << 31
+        unknown_features = b"\x30\x80\x80\x80\x80\x08"  # required_features: 1 << 31
+        self._send(with_checksum(whole[:-SIZE_BYTES], unknown_features))
+
+    @rule(corruption=st.sampled_from([0.0, 0.05, 0.5]))
+    def row_13_flip_bits(self, corruption: float) -> None:
+        self.wire.corruption = corruption
 
     @rule()
     def row_14_overflow(self) -> None:
@@ -132,6 +138,7 @@ class StreamUnderFaults(RuleBasedStateMachine):
     @rule()
     def settle(self) -> None:
         self.wire.loss = min(self.wire.loss, 0.2)
+        self.wire.corruption = min(self.wire.corruption, 0.05)
         try:
             self.runner.run(self.reader.read_until(self._has_converged))
         except TimeoutError:

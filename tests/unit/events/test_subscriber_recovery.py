@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from shepherd_events.codec import decode_reply, encode_frame, encode_reply
+from shepherd_events.codec.checksums import SIZE_BYTES, with_checksum
 from shepherd_events.control import ReplayReply, SnapshotReply, Status
 from shepherd_events.events import Frame, Goodbye, StreamId, TierState, Tombstone
 from shepherd_events.subscriber import Position, Reset, ResetReason, StreamState
@@ -92,7 +93,10 @@ async def test_a_live_frame_that_is_garbage_is_asked_for_again() -> None:
         assert reader.subscription.counters.decode_errors == 1
 
 
-@pytest.mark.parametrize("payload_of", [lambda good: b"\xff", lambda good: good + b"\x30\x01"])
+@pytest.mark.parametrize(
+    "payload_of",
+    [lambda good: b"\xff", lambda good: with_checksum(good[:-SIZE_BYTES], b"\x30\x01")],
+)
 async def test_a_frame_that_cannot_be_read_even_when_replayed_is_replaced_by_a_snapshot(
     payload_of: Callable[[bytes], bytes],
 ) -> None:
