@@ -64,7 +64,7 @@ class Source:
             epoch,
             self.ring,
             head_seq=lambda: self.head_seq,
-            snapshot=lambda: (self.head_seq, self.residents.copy()),
+            snapshot=lambda: (self.head_seq, self.residents.view()),
         )
         self.disconnect_control()
         self.connect_control()

@@ -1,21 +1,34 @@
 """Stored runs taken apart into blocks, and blocks put together as runs again.
 
-A block is (the event that stored it, its index in it), so that nothing is
-copied until it is told anew.  Pure.
+Blocks are parts of the events that stored them, so that nothing is copied until
+it is told anew.  Pure.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 from shepherd_events.events import BlockHash, BlocksStored, MediaKey
 
 _MAX_RUN_BLOCKS = 256
 """Longest run, so that a page of runs stays near its size."""
 
-StoredBlock = tuple[BlocksStored, int]
+
+class RunPart(NamedTuple):
+    """Blocks [start, stop) of a run."""
+
+    run: BlocksStored
+    start: int
+    stop: int
+
+    @property
+    def block_hashes(self) -> array[int]:
+        """Of these blocks; the run's own array where these are all."""
+        hashes = self.run.block_hashes
+        return hashes if len(hashes) == self.stop - self.start else hashes[self.start : self.stop]
 
 
 def parent_of(event: BlocksStored, index: int) -> BlockHash | None:
@@ -43,43 +56,59 @@ def part_of(run: BlocksStored, start: int, stop: int) -> BlocksStored:
     )
 
 
-def runs_of(chain: Sequence[StoredBlock]) -> Iterator[BlocksStored]:
+def runs_of(chain: Sequence[RunPart]) -> Iterator[BlocksStored]:
     """The chain, cut wherever one event could not say two blocks together."""
-    start = 0
-    for end in range(1, len(chain) + 1):
-        full = end - start == _MAX_RUN_BLOCKS
-        if end == len(chain) or full or not _joinable(chain[end - 1], chain[end]):
-            yield _run(chain[start:end])
-            start = end
+    joined: list[RunPart] = []
+    num_joined = 0
+    for part in _bounded(chain):
+        length = part.stop - part.start
+        full = num_joined + length > _MAX_RUN_BLOCKS
+        if joined and (full or not _joinable(joined[-1], part)):
+            yield _run(joined)
+            joined, num_joined = [], 0
+        joined.append(part)
+        num_joined += length
+    if joined:
+        yield _run(joined)
 
 
-def _joinable(left: StoredBlock, right: StoredBlock) -> bool:
-    (before, index), (after, next_index) = left, right
+def _bounded(chain: Iterable[RunPart]) -> Iterator[RunPart]:
+    """The same blocks in parts that are not too long for a run."""
+    for run, start, stop in chain:
+        for at in range(start, stop, _MAX_RUN_BLOCKS):
+            yield RunPart(run, at, min(stop, at + _MAX_RUN_BLOCKS))
+
+
+def _joinable(left: RunPart, right: RunPart) -> bool:
+    before, after = left.run, right.run
     if before is after:
-        return next_index == index + 1
+        return left.stop == right.start
     return (
-        before.start_block + index + 1 == after.start_block + next_index
+        before.block_hashes[left.stop - 1] == parent_of(after, right.start)
+        and before.start_block + left.stop == after.start_block + right.start
         and block_size_of(before) == block_size_of(after)
         and before.context == after.context
         and before.origin == after.origin
     )
 
 
-def _run(chain: Sequence[StoredBlock]) -> BlocksStored:
-    first, first_index = chain[0]
+def _run(parts: Sequence[RunPart]) -> BlocksStored:
+    first = parts[0]
+    if len(parts) == 1:
+        return part_of(*first)
+    size = block_size_of(first.run)
     block_hashes, token_ids = array("Q"), array("I")
     media: list[MediaKey] = []
-    for event, index in chain:
-        size = block_size_of(event)
-        media += _media_of(event, index, index + 1, to=len(block_hashes))
-        block_hashes.append(event.block_hashes[index])
-        token_ids.extend(event.token_ids[index * size : (index + 1) * size])
+    for run, start, stop in parts:
+        media += _media_of(run, start, stop, to=len(block_hashes))
+        block_hashes.extend(run.block_hashes[start:stop])
+        token_ids.extend(run.token_ids[start * size : stop * size])
     return replace(
-        first,
+        first.run,
         block_hashes=block_hashes,
-        parent_hash=parent_of(first, first_index),
+        parent_hash=parent_of(first.run, first.start),
         token_ids=token_ids,
-        start_block=first.start_block + first_index,
+        start_block=first.run.start_block + first.start,
         media=tuple(media),
     )
 

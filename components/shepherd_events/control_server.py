@@ -1,8 +1,10 @@
 """Answers replay and snapshot requests; bytes in, bytes out, whatever the wire.
 
-One request is answered at a time.  A snapshot is a copy of the resident set,
+One request is answered at a time.  A snapshot is a view of the resident set,
 taken together with the head's number, and turned into chunks as they are asked
 for; it is forgotten when it was read to its end or nobody asked for a while.
+The interpreter's lock is given up between parts of a chunk, because Python would
+take it from a busy thread only after 5 ms.
 Whatever is asked, an answer comes: nothing that a reader sends raises.
 """
 
@@ -27,7 +29,7 @@ from shepherd_events.errors import CodecError
 from shepherd_events.events import BlocksStored, StreamId, TierState
 from shepherd_events.outbox import approximate_bytes
 from shepherd_events.replay_ring import ReplayRing
-from shepherd_events.resident_set import ResidentSet
+from shepherd_events.resident_set import ResidentView
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,10 @@ _MAX_OPEN_SNAPSHOTS = 8
 _SNAPSHOT_IDLE_S = 30.0
 _BUSY_RETRY_MS = 250
 
+_BREATH_S = 20e-6
+_RUNS_BETWEEN_BREATHS = 64
+"""While a snapshot is written, the engine's thread waits for no more than these."""
+
 
 @dataclass(slots=True)
 class _OpenSnapshot:
@@ -46,7 +52,7 @@ class _OpenSnapshot:
     asked_at: float
 
     def advance(self) -> None:
-        """Go on to the next chunk; after the last one the copied set is let go."""
+        """Go on to the next chunk; after the last one the view is let go."""
         self.current = next(self.chunks)
         if self.current.last:
             self.chunks = iter(())
@@ -62,19 +68,21 @@ class ControlServer:
         ring: ReplayRing,
         *,
         head_seq: Callable[[], int],
-        snapshot: Callable[[], tuple[int, ResidentSet]],
+        snapshot: Callable[[], tuple[int, ResidentView]],
         seal: Callable[[BlocksStored], BlocksStored] = lambda run: run,
         clock: Callable[[], float] = time.monotonic,
+        breathe: Callable[[], object] = lambda: time.sleep(_BREATH_S),
     ) -> None:
         self._stream = stream
         self._epoch = epoch
         self._ring = ring
         self._head_seq = head_seq
         self._snapshot = snapshot
-        """The number of the head, and a copy of what was resident right after it."""
+        """The number of the head, and what was resident right after it."""
         self._seal = seal
         """What becomes of a run before it is written."""
         self._clock = clock
+        self._breathe = breathe
         self._open: dict[bytes, _OpenSnapshot] = {}
         self._ids = count(1)
         self.replays = 0
@@ -145,12 +153,17 @@ class ControlServer:
         self.snapshots += 1
         as_of_seq, residents = self._snapshot()
         first = SnapshotReply(Status.OK, self._epoch, next(self._ids).to_bytes(8, "big"), as_of_seq)
-        runs = map(self._seal, residents.snapshot())
         max_bytes = min(request.max_bytes, MAX_PAGE_BYTES)
-        chunks = _chunks(first, runs, residents.digest(), max_bytes)
+        chunks = _chunks(first, self._sealed_runs(residents), residents.digest(), max_bytes)
         opened = _OpenSnapshot(chunks, next(chunks), self._clock())
         self._open[first.snapshot_id] = opened
         return opened.current
+
+    def _sealed_runs(self, residents: ResidentView) -> Iterator[BlocksStored]:
+        for number, run in enumerate(residents.snapshot(self._breathe), start=1):
+            yield self._seal(run)
+            if number % _RUNS_BETWEEN_BREATHS == 0:
+                self._breathe()
 
     def _make_room(self) -> bool:
         """Forget who went away, then, if it must be, who has everything; False if all are busy."""

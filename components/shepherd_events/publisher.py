@@ -46,7 +46,7 @@ from shepherd_events.events import (
 from shepherd_events.outbox import NumberedBody, Outbox
 from shepherd_events.privacy import NoVeil, Privacy, Veil
 from shepherd_events.replay_ring import ReplayRing
-from shepherd_events.resident_set import ResidentSet
+from shepherd_events.resident_set import ResidentSet, ResidentView
 from shepherd_events.transports.protocol import PublisherTransport, topic_of
 
 logger = logging.getLogger(__name__)
@@ -248,10 +248,10 @@ class KvEventPublisher:
             self._outbox.add(self._veil.hide_body(body), self._clock())
             self._told.notify()
 
-    def _take_snapshot(self) -> tuple[int, ResidentSet]:
+    def _take_snapshot(self) -> tuple[int, ResidentView]:
         with self._told:
             self._outbox.seal()
-            return self._outbox.head_seq, self._residents.copy()
+            return self._outbox.head_seq, self._residents.view()
 
     # ---- The sender's thread
 

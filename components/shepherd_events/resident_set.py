@@ -1,9 +1,9 @@
 """Which blocks are resident after a sequence of block events, without any I/O.
 
-A block is known by (tier, group, hash).  It keeps a reference to the event that
-stored it and its place in that event, so that storing a run copies no tokens.
-Storing what is resident and removing what is not change nothing: applying the
-events of a snapshot twice, or over it, is harmless.
+A block is known by (tier, group, hash); `block_log.py` keeps those of one tier
+and group.  Storing a run copies no tokens.  Storing what is resident and removing
+what is not change nothing: applying the events of a snapshot twice, or over it,
+is harmless.
 
 The publisher answers snapshots from one of these; a reader that applies the
 same events holds the same set, with the same digest.  Not safe for threads.
@@ -12,9 +12,10 @@ same events holds the same set, with the same digest.  Not safe for threads.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
+from shepherd_events.block_log import BlockLog, BlockView
 from shepherd_events.block_runs import block_size_of, parent_of, runs_of
 from shepherd_events.events import (
     Attribution,
@@ -46,60 +47,26 @@ class ResidentBlock:
     origin: Attribution | None
 
 
-@dataclass(slots=True)
-class _Holding:
-    """The blocks of one tier and group: hash -> (the event that stored it, index in it)."""
-
-    blocks: dict[int, tuple[BlocksStored, int]] = field(default_factory=dict)
-    xor: int = 0
-
-    def add(self, event: BlocksStored) -> None:
-        for index, block_hash in enumerate(event.block_hashes):
-            if block_hash not in self.blocks:
-                self.blocks[block_hash] = (event, index)
-                self.xor ^= block_hash
-
-    def remove(self, event: BlocksRemoved) -> None:
-        for block_hash in event.block_hashes:
-            if self.blocks.pop(block_hash, None) is not None:
-                self.xor ^= block_hash
-
-    def chains(self) -> Iterator[list[tuple[BlocksStored, int]]]:
-        """Every block once, in chains of parent and child, parents before children.
-
-        The newest blocks are mostly leaves: walking up from them finds long chains.
-        """
-        taken: set[int] = set()
-        for leaf in reversed(self.blocks):
-            chain = []
-            block_hash: int | None = leaf
-            while block_hash is not None and block_hash not in taken:
-                place = self.blocks.get(block_hash)
-                if place is None:
-                    break
-                taken.add(block_hash)
-                chain.append(place)
-                block_hash = parent_of(*place)
-            if chain:
-                yield chain[::-1]
-
-
 class ResidentSet:
     """What one stream's cache holds."""
 
     def __init__(self, events: Iterable[BlockEvent] = ()) -> None:
-        self._holdings: dict[tuple[Tier, int], _Holding] = {}
+        self._holdings: dict[tuple[Tier, int], BlockLog] = {}
         for event in events:
             self.apply(event)
 
     def apply(self, event: BlockEvent) -> None:
         """Follow one event; the set keeps a reference to stored runs."""
         match event:
-            case BlocksStored(tier=tier, group=group):
-                self._holdings.setdefault((tier, group), _Holding()).add(event)
-            case BlocksRemoved(tier=tier, group=group):
-                if holding := self._holdings.get((tier, group)):
-                    holding.remove(event)
+            case BlocksStored():
+                holding = self._holdings.get((event.tier, event.group))
+                if holding is None:
+                    holding = self._holdings[event.tier, event.group] = BlockLog()
+                holding.add(event)
+            case BlocksRemoved():
+                holding = self._holdings.get((event.tier, event.group))
+                if holding is not None:
+                    holding.remove(event.block_hashes)
             case BlocksCleared(tier=None):
                 self._holdings.clear()
             case BlocksCleared(tier=tier):
@@ -121,14 +88,14 @@ class ResidentSet:
     def hashes(self, tier: Tier = Tier.DEVICE, *, group: int = 0) -> frozenset[int]:
         """The hashes resident on one tier."""
         holding = self._holdings.get((tier, group))
-        return frozenset(holding.blocks) if holding else frozenset()
+        return frozenset() if holding is None else holding.hashes()
 
     def block(
         self, block_hash: BlockHash, tier: Tier = Tier.DEVICE, *, group: int = 0
     ) -> ResidentBlock | None:
         """One resident block, or None."""
         holding = self._holdings.get((tier, group))
-        place = holding.blocks.get(block_hash) if holding else None
+        place = None if holding is None else holding.find(block_hash)
         if place is None:
             return None
         event, index = place
@@ -143,33 +110,47 @@ class ResidentSet:
         )
 
     def __len__(self) -> int:
-        return sum(len(holding.blocks) for holding in self._holdings.values())
+        return sum(map(len, self._holdings.values()))
 
     def digest(self) -> tuple[TierState, ...]:
         """Count and exclusive or of the hashes of each tier that holds any, in tier order."""
         counts: dict[Tier, tuple[int, int]] = {}
         for (tier, _), holding in sorted(self._holdings.items()):
-            if holding.blocks:
+            if len(holding):
                 blocks, xor = counts.get(tier, (0, 0))
-                counts[tier] = (blocks + len(holding.blocks), xor ^ holding.xor)
+                counts[tier] = (blocks + len(holding), xor ^ holding.xor)
         return tuple(TierState(tier, blocks, xor) for tier, (blocks, xor) in counts.items())
 
-    def copy(self) -> ResidentSet:
-        """An independent set of the same blocks; a million take a twentieth of a second or more."""
-        twin = ResidentSet()
-        for key, holding in self._holdings.items():
-            twin._holdings[key] = _Holding(holding.blocks.copy(), holding.xor)
-        return twin
+    def view(self) -> ResidentView:
+        """What is resident now, for another thread to read at leisure; see `BlockLog.view`."""
+        logs = sorted(self._holdings.items(), key=lambda item: item[0])
+        return ResidentView(tuple(log.view() for _, log in logs), self.digest())
 
     def snapshot(self) -> Iterator[BlocksStored]:
-        """Runs that rebuild this set when applied in order, parents before children.
-
-        The set must not change while the iterator is in use: take a `copy`.
-        """
-        for _, holding in sorted(self._holdings.items(), key=lambda item: item[0]):
-            for chain in holding.chains():
-                yield from runs_of(chain)
+        """Runs that rebuild this set as it is now; see `ResidentView.snapshot`."""
+        return self.view().snapshot()
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{state.tier.name} {state.blocks}" for state in self.digest())
         return f"<ResidentSet {counts or 'empty'}>"
+
+
+class ResidentView:
+    """What was resident at one moment, whatever happened to the set since."""
+
+    def __init__(self, logs: tuple[BlockView, ...], digest: tuple[TierState, ...]) -> None:
+        self._logs = logs
+        self._digest = digest
+
+    def digest(self) -> tuple[TierState, ...]:
+        """As `ResidentSet.digest`, of that moment."""
+        return self._digest
+
+    def snapshot(self, breathe: Callable[[], object] = lambda: None) -> Iterator[BlocksStored]:
+        """Runs that rebuild the set when applied in order, parents before children.
+
+        `breathe` is called now and then, so that a busy thread can let others work.
+        """
+        for log in self._logs:
+            for chain in log.chains(breathe):
+                yield from runs_of(chain)

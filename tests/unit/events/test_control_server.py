@@ -38,7 +38,7 @@ class Served:
             EPOCH,
             self.ring,
             head_seq=lambda: self.head_seq,
-            snapshot=lambda: (self.head_seq, self.residents.copy()),
+            snapshot=lambda: (self.head_seq, self.residents.view()),
             clock=lambda: self.now,
         )
 

@@ -118,15 +118,25 @@ def test_long_chains_are_cut_into_runs_of_bounded_length() -> None:
     assert ResidentSet(runs).digest() == ResidentSet([chain]).digest()
 
 
-def test_a_copy_does_not_follow_the_original() -> None:
-    residents = ResidentSet([stored(1)])
-    twin = residents.copy()
+def test_a_view_does_not_follow_the_set() -> None:
+    residents = ResidentSet([stored(1, 2, 3), stored(4, parent=3, start=3)])
+    view = residents.view()
 
-    residents.apply(stored(2))
-    twin.apply(BlocksRemoved(array("Q", [1])))
+    residents.apply(BlocksRemoved(array("Q", [2, 4])))
+    residents.apply(stored(5, parent=3, start=3))
+    residents.apply(stored(2, parent=1, start=1))
+    residents.apply(BlocksCleared())
 
-    assert residents.hashes() == {1, 2}
-    assert twin.hashes() == frozenset()
+    assert list(view.snapshot()) == [stored(1, 2, 3, 4)]
+    assert view.digest() == (TierState(Tier.DEVICE, 4, 1 ^ 2 ^ 3 ^ 4),)
+
+
+def test_a_run_that_names_a_block_twice_holds_it_once() -> None:
+    residents = ResidentSet([stored(1, 2, 1)])
+
+    assert residents.digest() == (TierState(Tier.DEVICE, 2, 1 ^ 2),)
+    residents.apply(BlocksRemoved(array("Q", [1, 1])))
+    assert list(residents.snapshot()) == [stored(2, parent=1, start=1)]
 
 
 def test_blocks_that_claim_each_other_as_parents_end_the_walk() -> None:

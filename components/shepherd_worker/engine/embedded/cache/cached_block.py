@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from shepherd_events.block_runs import StoredBlock, runs_of
+from shepherd_events.block_runs import RunPart, runs_of
 from shepherd_events.events import Attribution, BlockHash, BlocksStored, Tier
 from shepherd_worker.engine.embedded.cache.eviction import Evictable
 from shepherd_worker.request import DEFAULT_PRIORITY
@@ -20,7 +20,7 @@ from shepherd_worker.request import DEFAULT_PRIORITY
 class CachedBlock:
     """See the module's docstring; lies on exactly one tier at a time."""
 
-    stored: StoredBlock
+    stored: tuple[BlocksStored, int]
     """The run it came with, and its place in it: hash, tokens, position and context."""
     parent: CachedBlock | None
     block_id: int
@@ -78,6 +78,8 @@ def moved_runs(
     start = 0
     for stop in range(1, len(blocks) + 1):
         if stop == len(blocks) or blocks[stop].parent is not blocks[stop - 1]:
-            for run in runs_of([block.stored for block in blocks[start:stop]]):
+            places = [block.stored for block in blocks[start:stop]]
+            chain = [RunPart(run, index, index + 1) for run, index in places]
+            for run in runs_of(chain):
                 yield replace(run, tier=tier, origin=origin)
             start = stop

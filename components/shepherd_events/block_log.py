@@ -1,0 +1,242 @@
+"""The blocks of one tier and group, in the order in which they were stored.
+
+    places     hash -> segment number << 32 | offset
+    segment    live  1 1 1 0 1 1 0 ...     one byte per block that was ever stored in it
+               runs  |E1   |E2 |E3 ...     the events, each at the offset of its first block
+
+Only `live` ever changes where something was written, so a moment is kept by
+copying a byte per block, and what is done to the log afterwards cannot be seen in
+a view.  A run whose blocks are all gone is let go when a quarter of its segment's
+blocks is left, or sooner.
+
+Storing what is held and removing what is not change nothing.  Pure; not safe
+for threads, except that views may be read while the log changes.
+"""
+
+from __future__ import annotations
+
+import operator
+import sys
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import compress, islice, repeat
+from typing import NamedTuple
+
+from shepherd_events.block_runs import RunPart, parent_of
+from shepherd_events.events import BlocksStored
+
+_SEGMENT_BLOCKS = 4096
+"""A segment takes whole runs until it has as many."""
+
+_OFFSET_BITS = 32
+_OFFSET_MASK = (1 << _OFFSET_BITS) - 1
+_NOWHERE = -1
+_UNFOLDED_HASHES = 4096
+_PARTS_BETWEEN_BREATHS = 256
+
+
+@dataclass(slots=True)
+class _Segment:
+    """Consecutive runs, and which of their blocks are held."""
+
+    runs: list[BlocksStored | None] = field(default_factory=list)
+    """Appended to, never written; None where a run was let go."""
+    firsts: list[int] = field(default_factory=list)
+    """Offset of the first block of each run; only appended to."""
+    live: bytearray = field(default_factory=bytearray)
+    num_live: int = 0
+    num_live_at_sweep: int = 0
+
+    def sweep(self) -> None:
+        """Let go of the runs without a live block; who reads the old list keeps it."""
+        ends = (*self.firsts[1:], len(self.live))
+        self.runs = [
+            run if self.live.find(1, first, end) >= 0 else None
+            for run, first, end in zip(self.runs, self.firsts, ends, strict=True)
+        ]
+        self.num_live_at_sweep = self.num_live
+
+
+class BlockLog:
+    """See the module's docstring."""
+
+    def __init__(self, segment_blocks: int = _SEGMENT_BLOCKS) -> None:
+        self._segment_blocks = segment_blocks
+        self._places: dict[int, int] = {}
+        self._tail = _Segment()
+        self._tail_number = 0
+        self._segments = {0: self._tail}
+        self._xor = 0
+        self._unfolded = array("Q")
+        """Hashes that came or went and are not in `_xor` yet."""
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def hashes(self) -> frozenset[int]:
+        """Of all blocks."""
+        return frozenset(self._places)
+
+    @property
+    def xor(self) -> int:
+        """Exclusive or of all hashes, 0 when there is none."""
+        if self._unfolded:
+            self._xor ^= _exclusive_or(self._unfolded)
+            self._unfolded = array("Q")
+        return self._xor
+
+    def add(self, run: BlocksStored) -> None:
+        """Hold the blocks of a run that are not held already; keeps a reference to it."""
+        if len(self._tail.live) >= self._segment_blocks:
+            self._tail_number += 1
+            self._segments[self._tail_number] = self._tail = _Segment()
+        tail, hashes = self._tail, run.block_hashes
+        first = len(tail.live)
+        place = self._tail_number << _OFFSET_BITS | first
+        own = list(range(place, place + len(hashes)))
+        taken = list(map(self._places.setdefault, hashes, own))
+        if taken == own:
+            tail.live.extend(b"\1" * len(hashes))
+            tail.num_live += len(hashes)
+        else:
+            fresh = bytes(map(operator.eq, taken, own))
+            if not any(fresh):
+                return
+            tail.live.extend(fresh)
+            tail.num_live += fresh.count(1)
+            hashes = array("Q", compress(hashes, fresh))
+        tail.runs.append(run)
+        tail.firsts.append(first)
+        tail.num_live_at_sweep = max(tail.num_live_at_sweep, tail.num_live)
+        self._toggle(hashes)
+
+    def remove(self, hashes: array[int]) -> None:
+        """Hold none of these."""
+        places = list(map(self._places.pop, hashes, repeat(_NOWHERE)))
+        if _NOWHERE in places:
+            hashes = array("Q", compress(hashes, map(_NOWHERE.__ne__, places)))
+            places = [place for place in places if place != _NOWHERE]
+        if not places:
+            return
+        self._toggle(hashes)
+        places.sort()
+        if places[-1] - places[0] == len(places) - 1:
+            self._forget(places[0], len(places))
+        else:
+            for place in places:
+                self._forget(place, 1)
+
+    def find(self, block_hash: int) -> tuple[BlocksStored, int] | None:
+        """The run that brought a block, and the block's index in it."""
+        place = self._places.get(block_hash)
+        if place is None:
+            return None
+        segment, offset = self._segments[place >> _OFFSET_BITS], place & _OFFSET_MASK
+        at = bisect_right(segment.firsts, offset) - 1
+        run = segment.runs[at]
+        assert run is not None, "a run with a live block is never let go"
+        return run, offset - segment.firsts[at]
+
+    def view(self) -> BlockView:
+        """What is held now; costs a copy of one byte per block."""
+        return BlockView(
+            [
+                _Moment(segment.runs, segment.firsts, len(segment.runs), bytes(segment.live))
+                for segment in self._segments.values()
+            ]
+        )
+
+    def _toggle(self, hashes: array[int]) -> None:
+        self._unfolded.extend(hashes)
+        if len(self._unfolded) >= _UNFOLDED_HASHES:
+            self._xor = self.xor
+
+    def _forget(self, place: int, count: int) -> None:
+        """`count` places from `place` on are live, and are no more."""
+        number, offset = place >> _OFFSET_BITS, place & _OFFSET_MASK
+        segment = self._segments[number]
+        segment.live[offset : offset + count] = bytes(count)
+        segment.num_live -= count
+        if not segment.num_live and segment is not self._tail:
+            del self._segments[number]
+        elif segment.num_live * 4 <= segment.num_live_at_sweep:
+            segment.sweep()
+
+
+class _Moment(NamedTuple):
+    """A segment as it was; the lists may have grown, what is beyond `num_runs` is younger."""
+
+    runs: list[BlocksStored | None]
+    firsts: list[int]
+    num_runs: int
+    live: bytes
+
+
+class BlockView:
+    """The blocks of a log at one moment; may be read in any thread, for as long as one likes."""
+
+    def __init__(self, moments: list[_Moment]) -> None:
+        self._moments = moments
+
+    def parts(self) -> Iterator[RunPart]:
+        """Every block once, as parts of the runs that brought them, oldest first."""
+        for runs, firsts, num_runs, live in self._moments:
+            for run, first in zip(islice(runs, num_runs), firsts, strict=False):
+                if run is None:
+                    continue
+                end = first + len(run.block_hashes)
+                start = live.find(1, first, end)
+                while start >= 0:
+                    gap = live.find(0, start, end)
+                    stop = end if gap < 0 else gap
+                    yield RunPart(run, start - first, stop - first)
+                    start = live.find(1, stop, end)
+
+    def chains(self, breathe: Callable[[], object] = lambda: None) -> Iterator[list[RunPart]]:
+        """Every block once, in chains of parent and child, parents before children.
+
+        The newest parts are mostly leaves: walking up from them finds long chains.
+        `breathe` is called now and then, so that a busy thread can let others work.
+        """
+        parts: list[RunPart] = []
+        for part in self.parts():
+            parts.append(part)
+            if len(parts) % _PARTS_BETWEEN_BREATHS == 0:
+                breathe()
+        holders = _holders_of_parents(parts, breathe)
+        taken = bytearray(len(parts))
+        for leaf in reversed(range(len(parts))):
+            chain = []
+            number: int | None = leaf
+            while number is not None and not taken[number]:
+                taken[number] = 1
+                chain.append(parts[number])
+                parent = parent_of(parts[number].run, parts[number].start)
+                number = None if parent is None else holders.get(parent)
+            if chain:
+                yield chain[::-1]
+
+
+def _holders_of_parents(parts: list[RunPart], breathe: Callable[[], object]) -> dict[int, int]:
+    """For every block that is some part's parent: the number of the part that holds it."""
+    parents = {parent_of(part.run, part.start) for part in parts}
+    holders: dict[int, int] = {}
+    for number, part in enumerate(parts):
+        for block_hash in parents.intersection(part.block_hashes):
+            if block_hash is not None:
+                holders[block_hash] = number
+        if number % _PARTS_BETWEEN_BREATHS == 0:
+            breathe()
+    return holders
+
+
+def _exclusive_or(words: array[int]) -> int:
+    """Of all words: folds a long number in halves until one word is left."""
+    folded, count = int.from_bytes(words.tobytes(), sys.byteorder), len(words)
+    while count > 1:
+        half = (count + 1) // 2
+        folded = folded >> 64 * half ^ folded & (1 << 64 * half) - 1
+        count = half
+    return folded

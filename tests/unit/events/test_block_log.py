@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import weakref
+from array import array
+from functools import reduce
+from operator import xor
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from shepherd_events.block_log import BlockLog, BlockView
+from shepherd_events.events import BlockHash, BlocksStored
+
+HASHES = st.integers(1, 40)
+
+
+def run_of(*hashes: int) -> BlocksStored:
+    """Blocks that are no chain, each with its own hash for a token."""
+    return BlocksStored(array("Q", hashes), None, array("I", hashes), 0)
+
+
+def held(view: BlockView) -> list[int]:
+    return [block_hash for part in view.parts() for block_hash in part.block_hashes]
+
+
+class BlockLogMachine(RuleBasedStateMachine):
+    """Segments of a few blocks against a set of hashes, and views against what was held then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log = BlockLog(segment_blocks=6)
+        self.model: set[int] = set()
+        self.views: list[tuple[BlockView, frozenset[int]]] = []
+
+    @rule(hashes=st.lists(HASHES, max_size=8))
+    def add(self, hashes: list[int]) -> None:
+        self.log.add(run_of(*hashes))
+        self.model.update(hashes)
+
+    @rule(hashes=st.lists(HASHES, max_size=12))
+    def remove(self, hashes: list[int]) -> None:
+        self.log.remove(array("Q", hashes))
+        self.model.difference_update(hashes)
+
+    @rule(first=HASHES, length=st.integers(1, 12))
+    def remove_neighbours(self, first: int, length: int) -> None:
+        self.remove([*range(first, first + length)])
+
+    @rule()
+    def hold_still(self) -> None:
+        self.views.append((self.log.view(), frozenset(self.model)))
+
+    @invariant()
+    def holds_what_the_model_holds(self) -> None:
+        assert self.log.hashes() == self.model
+        assert len(self.log) == len(self.model)
+        assert self.log.xor == reduce(xor, self.model, 0)
+        for block_hash in range(1, 41):
+            place = self.log.find(block_hash)
+            assert (place is not None) == (block_hash in self.model)
+            assert place is None or place[0].block_hashes[place[1]] == block_hash
+
+    @invariant()
+    def every_view_stays_as_it_was(self) -> None:
+        for view, model in self.views:
+            hashes = held(view)
+            assert len(hashes) == len(model)
+            assert set(hashes) == model
+
+
+TestBlockLog = BlockLogMachine.TestCase
+TestBlockLog.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+
+
+def test_what_nobody_holds_is_let_go_with_its_tokens() -> None:
+    log = BlockLog(segment_blocks=100)
+    runs = [run_of(*range(first, first + 10)) for first in range(1, 101, 10)]
+    tokens = [weakref.ref(run.token_ids) for run in runs]
+    for run in runs:
+        log.add(run)
+    view = log.view()
+    del run, runs
+
+    log.remove(array("Q", range(1, 76)))
+    assert [each() is None for each in tokens] == [False] * 10
+    del view
+    assert [each() is None for each in tokens] == [True] * 7 + [False] * 3
+
+    log.remove(array("Q", range(76, 101)))
+    assert [each() is None for each in tokens] == [True] * 10
+
+
+def test_an_emptied_segment_is_gone_although_others_follow() -> None:
+    log = BlockLog(segment_blocks=2)
+    first = run_of(1, 2)
+    tokens = weakref.ref(first.token_ids)
+    log.add(first)
+    log.add(run_of(3, 4))
+    del first
+
+    log.remove(array("Q", [2, 1]))
+
+    assert tokens() is None
+    assert held(log.view()) == [3, 4]
+
+
+def test_a_chain_is_walked_across_runs_and_its_branches_follow() -> None:
+    log = BlockLog()
+    for hashes, parent in (((1, 2, 3), None), ((4,), 3), ((5, 6), 2), ((7,), 6)):
+        log.add(
+            BlocksStored(array("Q", hashes), parent and BlockHash(parent), array("I"), len(hashes))
+        )
+    breaths: list[None] = []
+
+    chains = [
+        [list(part.block_hashes) for part in chain]
+        for chain in log.view().chains(lambda: breaths.append(None))
+    ]
+
+    assert chains == [[[1, 2, 3], [5, 6], [7]], [[4]]]
+    assert breaths
