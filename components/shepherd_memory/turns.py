@@ -7,32 +7,30 @@ message belongs to the first turn; system messages belong to none.
     system | user  assistant | user  assistant  tool  assistant | user ...
              '--- turn 1 ---'  '----------- turn 2 -----------'
 
-A NOTICE that stands in the conversation is ours, not the user's: it is taken
-out before a turn is looked at.  Knows nothing of sessions' histories and stores.
+What memory itself put into the conversation (`recalled.py`) is ours, not the
+speakers': it is taken out before a turn is looked at, though the tokens of what
+is left over of a message keep their place.  Knows nothing of sessions'
+histories and stores.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 import unicodedata
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby, zip_longest
 
 from shepherd_events.transcript import Message
 from shepherd_memory.block_index import Chain
+from shepherd_memory.recalled import answers_memory, without_recalled
 
 ID_SCHEMA = "1"
 """Enters every archive id; another number gives all turns new ids."""
 
 _SYSTEM_ROLES = frozenset({"system", "developer"})
 _IDENTITY_ROLES = frozenset({"user", "assistant", "raw"})
-_NOTICE_LINE = re.compile(
-    r'^NOTICE: Conversation regarding "[^"\n]*" has been moved to long-term memory\. '
-    r"Use search_memory to recall it\.[ \t]*(?:\n|\Z)",
-    re.MULTILINE,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +105,10 @@ def continues(longer: Sequence[Said], shorter: Sequence[Said]) -> bool:
     )
 
 
-def _grouped(messages: Iterable[Message]) -> list[list[Message]]:
+def _grouped(messages: Sequence[Message]) -> list[list[Message]]:
     groups: list[list[Message]] = []
-    for message in messages:
-        spoken = _without_notices(message)
+    for message in _without_tool_recall(messages):
+        spoken = _spoken(message)
         if spoken is None:
             continue
         opens = spoken.role == "user" and (not groups or _has_user(groups[-1]))
@@ -124,18 +122,26 @@ def _has_user(group: Iterable[Message]) -> bool:
     return any(message.role == "user" for message in group)
 
 
-def _without_notices(message: Message) -> Message | None:
-    """The message without our own sentences; None where nothing of a turn is left."""
+def _without_tool_recall(messages: Sequence[Message]) -> Iterator[Message]:
+    """The messages without the results of calls that read memory."""
+    calls = ""
+    for role, same in groupby(messages, key=lambda message: message.role):
+        run = list(same)
+        ours = answers_memory(calls, len(run)) if role == "tool" else ()
+        calls = run[-1].text
+        yield from (each for each, is_ours in zip_longest(run, ours) if not is_ours)
+
+
+def _spoken(message: Message) -> Message | None:
+    """The message without what is ours; None where nothing of a turn is left."""
     if message.role in _SYSTEM_ROLES:
         return None
-    text = message.text
-    if message.role == "user":
-        text = _NOTICE_LINE.sub("", text)
-        if text == message.text:
-            return message
-    if not text.strip():
-        return None
-    return replace(message, text=text)
+    if message.role == "assistant":
+        return message if message.text.strip() else None
+    text = without_recalled(message.text)
+    if text == message.text and message.role == "user":
+        return message
+    return replace(message, text=text) if text.strip() else None
 
 
 def _blocks_of(messages: Iterable[Message], chain: Chain) -> array[int]:
