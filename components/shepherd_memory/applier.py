@@ -2,24 +2,34 @@
 
 Whatever queued while the last batch was committed becomes the next one, so
 that one durable commit carries many frames under load.  A short window lets a
-burst of evictions end up in one batch, and thereby in one notice a session.
-The queue is bounded: readers of streams wait when the disk is slower.
+burst of evictions end up in one batch.  While nothing arrives, what is due is
+archived all the same.
+
+The queue is bounded: readers of streams wait when the disk is slower, or when a
+store cannot be used.  In that case the batch is kept and tried again, later and
+later, from what the stores hold (`Consumer.reload`); `store_failure` says why.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Callable
 
-from shepherd_events.events import Frame, Notice, StreamId
+from shepherd_events.events import Frame, StreamId
 from shepherd_memory.arrivals import Arrival, StreamEnded
+from shepherd_memory.clocks import Clocks
 from shepherd_memory.consumer import Consumer
+from shepherd_memory.errors import StoreUnavailableError
 from shepherd_memory.metrics import Metrics
 from shepherd_memory.notifier import Bell
 from shepherd_memory.writer import WriterThread
 
+log = logging.getLogger(__name__)
+
 BATCH_WINDOW_S = 0.02
+FIRST_RETRY_S = 0.1
+LAST_RETRY_S = 5.0
 MAX_BATCH = 1024
 """Arrivals of one transaction at most."""
 
@@ -34,18 +44,20 @@ class Applier:
         writer: WriterThread,
         bell: Bell,
         metrics: Metrics,
-        now_unix_ns: Callable[[], int],
+        clocks: Clocks,
         window_s: float = BATCH_WINDOW_S,
     ) -> None:
         self._consumer = consumer
         self._writer = writer
         self._bell = bell
         self._metrics = metrics
-        self._now_unix_ns = now_unix_ns
+        self._clocks = clocks
         self._window_s = window_s
         self._queue: asyncio.Queue[Arrival] = asyncio.Queue(maxsize=2 * MAX_BATCH)
         self.lag_s: dict[StreamId, float] = {}
         """Per stream, from the publication of its last frame until that was committed."""
+        self.store_failure = ""
+        """Why nothing can be committed just now; empty while it can."""
 
     @property
     def backlog(self) -> int:
@@ -60,18 +72,32 @@ class Applier:
     async def run(self) -> None:
         """Apply batches until cancelled; what has not been committed then is replayed later."""
         while True:
-            batch = [await self._queue.get()]
-            await asyncio.sleep(self._window_s)
-            while len(batch) < MAX_BATCH and not self._queue.empty():
-                batch.append(self._queue.get_nowait())
-            await self._apply(batch)
+            await self._apply(await self._next_batch())
+
+    async def _next_batch(self) -> list[Arrival]:
+        """What has arrived; nothing when something is due first."""
+        try:
+            async with asyncio.timeout(self._seconds_until_due()):
+                batch = [await self._queue.get()]
+        except TimeoutError:
+            return []
+        await asyncio.sleep(self._window_s)
+        while len(batch) < MAX_BATCH and not self._queue.empty():
+            batch.append(self._queue.get_nowait())
+        return batch
+
+    def _seconds_until_due(self) -> float | None:
+        due_ns = self._consumer.next_due_ns
+        if due_ns is None:
+            return None
+        return max(0, due_ns - self._clocks.monotonic_ns()) / 1e9
 
     async def _apply(self, batch: list[Arrival]) -> None:
         began = time.perf_counter()
-        notices: tuple[Notice, ...] = await self._writer.run(lambda: self._consumer.apply(batch))
+        has_news = await self._commit(batch)
         self._metrics.commit_seconds.observe(time.perf_counter() - began)
         self._metrics.backlog.set(self.backlog)
-        now = self._now_unix_ns()
+        now = self._clocks.unix_ns()
         for arrival in batch:
             if isinstance(arrival, Frame):
                 lag_s = max(0, now - arrival.ts_unix_ns) / 1e9
@@ -79,5 +105,39 @@ class Applier:
                 self.lag_s[arrival.stream] = lag_s
             elif isinstance(arrival, StreamEnded):
                 self.lag_s.pop(arrival.stream, None)
-        if notices:
+        if has_news:
             self._bell.ring()
+
+    async def _commit(self, batch: list[Arrival]) -> bool:
+        """Apply a batch, however long the stores cannot be used; says whether to look for notices.
+
+        A try that failed may have committed some tenants, whose notices nobody was told of.
+        """
+        retry_s = FIRST_RETRY_S
+        has_failed = False
+        while True:
+            try:
+                if has_failed:
+                    await self._writer.run(self._consumer.reload)
+                notices = await self._writer.run(lambda: self._consumer.apply(batch))
+            except StoreUnavailableError as error:
+                self._tell_of_failure(error)
+                has_failed = True
+                await asyncio.sleep(retry_s)
+                retry_s = min(2 * retry_s, LAST_RETRY_S)
+            else:
+                self._tell_of_success()
+                return has_failed or bool(notices)
+
+    def _tell_of_failure(self, error: StoreUnavailableError) -> None:
+        if not self.store_failure:
+            log.error("streams wait: %s", error)
+        self.store_failure = error.reason
+        self._metrics.store_failures.inc()
+        self._metrics.store_up.set(0)
+
+    def _tell_of_success(self) -> None:
+        if self.store_failure:
+            log.info("stores can be used again: streams go on")
+        self.store_failure = ""
+        self._metrics.store_up.set(1)

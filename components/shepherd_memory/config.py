@@ -40,6 +40,12 @@ class MemoryConfig:
         minimum=0,
     )
 
+    archive_grace_s: float = option(
+        "Seconds that a turn must stay evicted before it is archived; 0 archives it at once.",
+        default=1.0,
+        minimum=0,
+    )
+
     namespace: str = option(
         "Dynamo namespace.", default="dynamo", env=("DYN_NAMESPACE",), group="dynamo"
     )

@@ -7,21 +7,23 @@ arrivals is applied one by one, then committed in this order:
     2. the index store        blocks, holders, positions          (one transaction)
     3. the notices are returned, for whoever waits for them
 
-A crash before 1 or between 1 and 2 leaves positions that lie behind the
+A turn that is evicted is archived when its grace is over (`grace.py`): then
+`apply` must be called, without arrivals if there are none.  A crash before 1 or between 1 and 2 leaves positions that lie behind the
 archives; the streams replay from there, and every write of 1 is harmless when
 repeated.  A frame at or before its stream's position is dropped, so that
 replays within one run change nothing either.
 
 A frame takes effect as a whole: a block that it removes from one tier and
 stores on another is not gone in between.  Only the blocks of group 0, whose
-attention sees everything, say whether a turn can be served.  A failing store
-ends the process; a frame that cannot be read is counted and skipped.
+attention sees everything, say whether a turn can be served.  A frame that
+cannot be read is counted and skipped.  When a store fails, `reload` and apply
+the same batch again: nothing of it is lost, nothing has an effect twice.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from shepherd_events.events import (
@@ -42,7 +44,9 @@ from shepherd_events.stream_cursor import Position
 from shepherd_memory.archive.protocol import Archives
 from shepherd_memory.arrivals import Arrival, StreamEnded, StreamReplaced
 from shepherd_memory.block_index import validate_run
+from shepherd_memory.clocks import Clocks
 from shepherd_memory.eviction import EvictionWatch
+from shepherd_memory.grace import GracePeriod
 from shepherd_memory.index_store import IndexStore
 from shepherd_memory.metrics import Metrics
 from shepherd_memory.recorder import MAX_INTEGER, Batch, Transcript, TurnRecorder
@@ -60,37 +64,57 @@ class Consumer:
         store: IndexStore,
         transcripts: Mapping[StreamId, Transcript],
         metrics: Metrics,
-        now_unix_ns: Callable[[], int],
+        grace_ns: int,
+        clocks: Clocks,
     ) -> None:
         """Load what the last run left; blocks."""
         self._archives = archives
         self._store = store
+        self._transcripts = transcripts
         self._metrics = metrics
-        self._index, self._positions = store.load()
+        self._grace_ns = grace_ns
+        self._clocks = clocks
+        self.reload()
+        self.known_streams = self._positions.keys() | self._watch.streams_ahead()
+        """The streams that the last run left something of."""
+
+    def reload(self) -> None:
+        """Go back to what the stores hold, as a new process would; blocks.
+
+        After an `apply` that failed: what it had changed in memory is forgotten, and the
+        same arrivals may be applied again.
+        """
+        self._index, self._positions, self._ended = self._store.load()
         self._watch = EvictionWatch()
+        self._grace = GracePeriod(self._grace_ns)
         self._recorder = TurnRecorder(
             index=self._index,
             watch=self._watch,
-            transcripts=transcripts,
-            metrics=metrics,
-            now_unix_ns=now_unix_ns,
+            grace=self._grace,
+            ended=self._ended,
+            transcripts=self._transcripts,
+            metrics=self._metrics,
+            clocks=self._clocks,
         )
-        self._recorder.recover(archives, self._positions)
+        self._recorder.recover(self._archives, self._positions)
         self.positions: Mapping[StreamId, Position] = dict(self._positions)
         """Where each stream stands as of the last commit; replaced, never changed."""
         self._partial: set[StreamId] = set()
         """Streams of which only some groups are indexed."""
         self._held: Mapping[StreamId, tuple[Position, tuple[TierState, ...]]] = {}
-        self.known_streams = self._positions.keys() | self._watch.streams_ahead()
-        """The streams that the last run left something of."""
+        self.next_due_ns = self._grace.next_due_ns()
+        """Monotonic time at which `apply` has something to archive; None while it has not."""
 
     def apply(self, arrivals: Sequence[Arrival]) -> tuple[Notice, ...]:
-        """Apply and commit a batch; returns the notices that came into being."""
+        """Apply and commit a batch, and archive what is due; returns the new notices."""
         with Batch(self._archives) as batch:
             for arrival in arrivals:
                 self._apply_one(batch, arrival)
+                self._recorder.archive_due(batch)
+            self._recorder.archive_due(batch)
             notices = self._recorder.notify(batch)
-        self._store.save(self._index, self._positions)
+        self._store.save(self._index, self._positions, self._ended)
+        self.next_due_ns = self._grace.next_due_ns()
         self.positions = dict(self._positions)
         digests = self._index.digests()
         self._held = {
@@ -99,6 +123,7 @@ class Consumer:
             if stream not in self._partial
         }
         self._metrics.blocks.set(len(self._index))
+        self._metrics.turns_waiting.set(len(self._grace))
         return notices
 
     def holds(self, stream: StreamId, position: Position) -> tuple[TierState, ...] | None:
@@ -114,6 +139,7 @@ class Consumer:
         """
         self._index.check()
         self._watch.check()
+        self._grace.check()
 
     def _apply_one(self, batch: Batch, arrival: Arrival) -> None:
         reached: Position | None = None
@@ -192,13 +218,14 @@ class Consumer:
 
     def _apply_blocks(self, batch: Batch, stream: StreamId, body: BlockBatch) -> None:
         gone: list[BlockHash] = []
+        there: list[BlockHash] = []
         for event in body.events:
             if not isinstance(event, BlocksCleared) and event.group:
                 self._partial.add(stream)
                 continue
             match event:
                 case BlocksStored():
-                    self._index.stored(stream, event)
+                    there += self._index.stored(stream, event)
                 case BlocksRemoved():
                     gone += self._index.removed(stream, event.tier, event.block_hashes)
                 case BlocksCleared():
@@ -208,6 +235,7 @@ class Consumer:
                 case _:
                     assert_never(event)
         self._recorder.lost(batch, [each for each in gone if each not in self._index])
+        self._recorder.found(batch, there)
 
 
 def _validate(body: BlockBatch) -> None:

@@ -3,10 +3,11 @@
     MemoryServiceError
     |-- InvalidParameterError    the caller's fault: HTTP 400 or 422, nothing else is disturbed
     |-- UnknownItemError         HTTP 404: no such session or notice in the caller's tenant
+    |-- StoreUnavailableError    a store cannot be used just now: nothing is lost, try again
     |-- DataDirectoryInUseError  another process serves it: this one must not start
     `-- SchemaVersionError       a file written by a later version: the process must not start
 
-A store that fails otherwise (`sqlite3.Error`: disk full, file damaged) ends the
+A store that fails otherwise (`sqlite3.DatabaseError`: a damaged file) ends the
 process: what was not committed is read again from the streams after a restart.
 """
 
@@ -39,6 +40,15 @@ class UnknownItemError(MemoryServiceError):
         self.kind = kind
         self.name = name
         super().__init__(f"there is no {kind} {name!r}")
+
+
+class StoreUnavailableError(MemoryServiceError):
+    """A store that is full, locked, read-only or out of reach; what failed had no effect."""
+
+    def __init__(self, store: str, reason: str) -> None:
+        self.store = store
+        self.reason = reason
+        super().__init__(f"store {store} cannot be used: {reason}")
 
 
 class SchemaVersionError(MemoryServiceError):

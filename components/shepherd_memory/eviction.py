@@ -60,10 +60,14 @@ class EvictionWatch:
 
     def watch(self, key: TurnKey, block_hashes: array[int]) -> None:
         """Wait for a turn's blocks; replaces what was waited for before."""
+        if self._blocks.get(key) == block_hashes:
+            return
         self.drop(key)
         self._blocks[key] = block_hashes
+        alone = (key,)  # One object for all blocks that no other turn waits on.
         for block_hash in block_hashes:
-            self._waiting[block_hash] = (*self._waiting.get(block_hash, ()), key)
+            others = self._waiting.get(block_hash)
+            self._waiting[block_hash] = (*others, key) if others else alone
 
     def drop(self, key: TurnKey) -> None:
         """Stop waiting for a turn; it may be unknown."""

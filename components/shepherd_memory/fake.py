@@ -99,6 +99,7 @@ class FakeWorker:
         tenant: str = "",
         turn: int = 0,
         started_unix_ns: int | None = None,
+        final: bool = False,
     ) -> list[Frame]:
         """A request that ended with this conversation: its missing blocks, then the turn."""
         first = len(self.frames)
@@ -119,6 +120,7 @@ class FakeWorker:
                 finish_reason="stop",
                 started_unix_ns=len(self.frames) if started_unix_ns is None else started_unix_ns,
                 context=CacheContext(model=self._model),
+                session_final=final,
             )
         )
         return self.frames[first:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from shepherd_events.events import StreamId
@@ -10,23 +11,36 @@ from shepherd_events.subscriber import Position
 from shepherd_memory.streams import StreamReport
 
 
-def is_healthy(reports: Sequence[StreamReport]) -> bool:
-    """Whether what workers do reaches us: from one of them at least, if there are any."""
-    return not reports or any(report.is_followed for report in reports)
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """How far what was received has come."""
+
+    positions: Mapping[StreamId, Position]
+    """Where each stream stands as of the last commit."""
+    lag_s: Mapping[StreamId, float]
+    backlog: int
+    """Frames that wait."""
+    store_failure: str
+    """Why nothing can be committed just now; empty while it can."""
 
 
-def health_document(
-    reports: Sequence[StreamReport],
-    applied: Mapping[StreamId, Position],
-    lag_s: Mapping[StreamId, float],
-    backlog: int,
-) -> dict[str, Any]:
+def is_healthy(reports: Sequence[StreamReport], applied: Applied) -> bool:
+    """Whether what workers do reaches the stores: from one of them at least, if there are any."""
+    followed = not reports or any(report.is_followed for report in reports)
+    return followed and not applied.store_failure
+
+
+def health_document(reports: Sequence[StreamReport], applied: Applied) -> dict[str, Any]:
     """The document; a field is added, never removed or renamed."""
     return {
-        "status": "ok" if is_healthy(reports) else "unavailable",
-        "backlog": backlog,
+        "status": "ok" if is_healthy(reports, applied) else "unavailable",
+        "backlog": applied.backlog,
+        "store": {
+            "state": "unavailable" if applied.store_failure else "ok",
+            "reason": applied.store_failure or None,
+        },
         "streams": [
-            _stream(report, applied.get(report.stream), lag_s.get(report.stream))
+            _stream(report, applied.positions.get(report.stream), applied.lag_s.get(report.stream))
             for report in reports
         ],
     }

@@ -1,4 +1,4 @@
-"""The block index and the streams' positions on disk, so that a restart resumes.
+"""The block index, the streams' positions and the ends of sessions, so that a restart resumes.
 
 One transaction per applied batch, after the tenants' commits: the file may lag
 behind the archives, never run ahead of them, and what it lacks is replayed by
@@ -16,8 +16,10 @@ from pathlib import Path
 
 from shepherd_events.events import BlockHash, StreamId, Tier
 from shepherd_events.stream_cursor import Position
+from shepherd_memory.archive.availability import available
 from shepherd_memory.archive.sqlite import open_database
 from shepherd_memory.block_index import BlockIndex, BlockRecord, Holder
+from shepherd_memory.eviction import TurnKey
 
 SCHEMA_VERSION = 1
 
@@ -44,6 +46,12 @@ CREATE TABLE holders (
     PRIMARY KEY (hash, stream, tier)
 ) WITHOUT ROWID;
 """
+_ENDED = """CREATE TABLE IF NOT EXISTS ended_turns (
+    tenant TEXT NOT NULL,
+    archive_id TEXT NOT NULL,
+    PRIMARY KEY (tenant, archive_id)
+) WITHOUT ROWID"""
+"""Came later than the first files of this version, and harms no program that does not know it."""
 
 
 class IndexStore:
@@ -55,9 +63,12 @@ class IndexStore:
         Raises:
             SchemaVersionError: a later program wrote the file.
         """
+        self._path = path
         self._connection = open_database(path, _SCHEMA, SCHEMA_VERSION, synchronous="NORMAL")
+        self._connection.execute(_ENDED)
+        self._ended: set[TurnKey] = set()
 
-    def load(self) -> tuple[BlockIndex, dict[StreamId, Position]]:
+    def load(self) -> tuple[BlockIndex, dict[StreamId, Position], set[TurnKey]]:
         """What the last committed batch left."""
         index = BlockIndex()
         positions: dict[StreamId, Position] = {}
@@ -80,12 +91,19 @@ class IndexStore:
                     holders=frozenset(holders[signed]),
                 )
             )
-        return index, positions
+        ended = self._connection.execute("SELECT tenant, archive_id FROM ended_turns")
+        self._ended = {TurnKey(*row) for row in ended}
+        return index, positions, set(self._ended)
 
-    def save(self, index: BlockIndex, positions: Mapping[StreamId, Position]) -> None:
-        """Commit what the index has touched since the last call, and where all streams stand."""
+    def save(
+        self, index: BlockIndex, positions: Mapping[StreamId, Position], ended: set[TurnKey]
+    ) -> None:
+        """Commit what the index has touched since the last call, and where all streams stand.
+
+        `ended` are the newest turns of the sessions that have ended.
+        """
         touched = index.take_touched()
-        with self._connection:
+        with available(self._path), self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             self._drop(touched)
             numbers = self._save_positions(positions)
@@ -93,6 +111,8 @@ class IndexStore:
                 record = index.record(block_hash)
                 if record is not None:
                     self._put(record, numbers)
+            self._save_ended(ended)
+        self._ended = set(ended)
 
     def close(self) -> None:
         """Let go of the file; idempotent."""
@@ -113,6 +133,12 @@ class IndexStore:
             "INSERT INTO holders VALUES (?, ?, ?)",
             [(signed, numbers[stream], tier) for stream, tier in record.holders],
         )
+
+    def _save_ended(self, ended: set[TurnKey]) -> None:
+        self._connection.executemany(
+            "DELETE FROM ended_turns WHERE tenant = ? AND archive_id = ?", self._ended - ended
+        )
+        self._connection.executemany("INSERT INTO ended_turns VALUES (?, ?)", ended - self._ended)
 
     def _save_positions(self, positions: Mapping[StreamId, Position]) -> dict[StreamId, int]:
         known = {

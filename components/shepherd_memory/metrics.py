@@ -48,6 +48,14 @@ class Metrics:
         self.poison = self._counter(
             "shepherd_memory_poison_frames", "Frames that could not be applied and were skipped."
         )
+        self.store_failures = self._counter(
+            "shepherd_memory_store_failures",
+            "Times a batch could not be committed because a store could not be used.",
+        )
+        self.store_up = self._gauge(
+            "shepherd_memory_store_up", "1 while batches can be committed, 0 while streams wait."
+        )
+        self.store_up.set(1)
         self.backlog = self._gauge(
             "shepherd_memory_backlog", "Frames received that wait to be applied."
         )
@@ -59,6 +67,9 @@ class Metrics:
         )
         self.turns_archived = self._counter(
             "shepherd_memory_turns_archived", "Turns that left the cache and became searchable."
+        )
+        self.turns_waiting = self._gauge(
+            "shepherd_memory_turns_in_grace", "Evicted turns that are not archived yet."
         )
         self.turns_anonymous = self._counter(
             "shepherd_memory_turns_anonymous", "Completed requests without a session, not stored."

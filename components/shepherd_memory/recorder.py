@@ -1,16 +1,17 @@
 """Writes turns as they complete and archives them as their blocks go.
 
 Works inside one `Batch`: a transaction per tenant, opened when first needed.
-Knows the rule: an evicted turn is archived, unless it is the newest of its
-session; archived is final.  Whenever a session gets a newer turn, all of its
-live turns are judged again.  Knows nothing of streams' order and positions.
+Knows the rule: a turn that stays evicted for the grace is archived, unless it
+is the newest of a session that goes on; archived is final.  Whenever a session
+gets a newer turn, all of its live turns are judged again.  Knows nothing of
+streams' order and positions.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from types import TracebackType
@@ -21,7 +22,9 @@ from shepherd_events.stream_cursor import Position
 from shepherd_events.transcript import Message
 from shepherd_memory.archive.protocol import Archives, ArchiveWriter, StoredTurn, TurnState
 from shepherd_memory.block_index import BlockIndex
+from shepherd_memory.clocks import Clocks
 from shepherd_memory.eviction import EvictionWatch, Placement, TurnKey, is_evicted
+from shepherd_memory.grace import GracePeriod, SessionKey
 from shepherd_memory.metrics import Metrics
 from shepherd_memory.notifier import notice_of
 from shepherd_memory.reconcile import Decision, reconcile, reconcile_newest
@@ -55,6 +58,8 @@ class Conversation:
     stream: StreamId
     position: Position
     started_unix_ns: int
+    final: bool
+    """Whether the session ends with it."""
 
     @property
     def tenant(self) -> str:
@@ -107,15 +112,20 @@ class TurnRecorder:
         *,
         index: BlockIndex,
         watch: EvictionWatch,
+        grace: GracePeriod,
+        ended: set[TurnKey],
         transcripts: Mapping[StreamId, Transcript],
         metrics: Metrics,
-        now_unix_ns: Callable[[], int],
+        clocks: Clocks,
     ) -> None:
+        """`ended` are the newest turns of sessions that have ended; changed here."""
         self._index = index
         self._watch = watch
+        self._grace = grace
+        self._ended = ended
         self._transcripts = transcripts
         self._metrics = metrics
-        self._now_unix_ns = now_unix_ns
+        self._clocks = clocks
 
     def recover(self, archives: Archives, positions: Mapping[StreamId, Position]) -> None:
         """Watch the live turns of all tenants, and hold back those the index cannot judge yet."""
@@ -123,11 +133,12 @@ class TurnRecorder:
             for row in archives.of(tenant).live_turns():
                 key = TurnKey(tenant, row.archive_id)
                 reached = positions.get(row.placement.stream)
-                seen = reached is not None and row.placement.position <= reached
-                if seen and not is_evicted(row.placement, self._index):
-                    self._watch.watch(key, row.placement.block_hashes)
-                else:
+                if reached is None or row.placement.position > reached:
                     self._watch.hold_back(key, row.placement)
+                    continue
+                self._watch.watch(key, row.placement.block_hashes)
+                if is_evicted(row.placement, self._index):
+                    self._begin_grace(tenant, row)
 
     def read(self, frame: Frame, body: TurnCompleted) -> Conversation | None:
         """The conversation that a request ended with; None where there is nothing to keep.
@@ -161,6 +172,7 @@ class TurnRecorder:
             stream=frame.stream,
             position=Position(frame.epoch, frame.seq),
             started_unix_ns=body.started_unix_ns,
+            final=body.session_final,
         )
 
     def write(self, batch: Batch, conversation: Conversation) -> None:
@@ -177,18 +189,40 @@ class TurnRecorder:
                 self._insert(writer, conversation, decision)
             elif conversation.complete:
                 _place(writer, conversation, decision.turn, decision.kept)
-        self._judge(batch, conversation.tenant, writer.session_turns(origin.session_id))
+        rows = writer.session_turns(origin.session_id)
+        if rows:
+            self._note_end(conversation, max(rows, key=lambda row: row.age_key))
+            self._judge(batch, conversation.tenant, rows)
 
     def lost(self, batch: Batch, block_hashes: Iterable[int]) -> None:
         """Judge the turns that wait on blocks which are gone."""
         self.judge(batch, self._watch.waiting_on(block_hashes))
 
+    def found(self, batch: Batch, block_hashes: Iterable[int]) -> None:
+        """Judge the turns in their grace whose blocks are there again."""
+        if self._grace:
+            waiting = self._watch.waiting_on(block_hashes)
+            self.judge(batch, [key for key in waiting if key in self._grace])
+
+    def archive_due(self, batch: Batch) -> None:
+        """Archive the turns that have been evicted for long enough."""
+        for key in self._grace.take_due(self._clocks.monotonic_ns()):
+            writer = batch.writer(key.tenant)
+            row = writer.turn(key.archive_id)
+            if row is None or row.state is TurnState.ARCHIVED:
+                self._forget(key)
+            elif self._may_go(key, row, writer.newest(row.session)):
+                self._forget(key)
+                self._archive(batch, key.tenant, row)
+            else:
+                self._judge(batch, key.tenant, [row])
+
     def judge(self, batch: Batch, keys: Iterable[TurnKey]) -> None:
-        """Archive those of the turns that are evicted and may be archived."""
+        """Begin or end the grace of turns whose blocks have changed."""
         for key in sorted(keys):
             row = batch.writer(key.tenant).turn(key.archive_id)
             if row is None:
-                self._watch.drop(key)
+                self._forget(key)
             else:
                 self._judge(batch, key.tenant, [row])
 
@@ -196,7 +230,7 @@ class TurnRecorder:
         """Put one notice per session, by name, into the outbox for what the batch has archived."""
         notices = []
         for (tenant, _), turns in sorted(batch.archived.items()):
-            notice = notice_of(tenant, turns, self._now_unix_ns())
+            notice = notice_of(tenant, turns, self._clocks.unix_ns())
             batch.writer(tenant).add_notice(notice)
             self._metrics.notices.labels("created").inc()
             notices.append(notice)
@@ -208,7 +242,7 @@ class TurnRecorder:
         tenant, session = conversation.tenant, conversation.origin.session_id
         for row in decision.superseded:
             writer.supersede(row.archive_id)
-            self._watch.drop(TurnKey(tenant, row.archive_id))
+            self._forget(TurnKey(tenant, row.archive_id))
         turn = decision.turn
         newest = turn is conversation.turns[-1]
         digest = digest_of(turn.messages)
@@ -234,15 +268,42 @@ class TurnRecorder:
             key = TurnKey(tenant, row.archive_id)
             if row.state is TurnState.ARCHIVED or self._watch.is_ahead(key, row.placement):
                 continue
-            if not is_evicted(row.placement, self._index):
+            if self._may_go(key, row, newest):
                 self._watch.watch(key, row.placement.block_hashes)
+                self._begin_grace(tenant, row)
                 continue
-            self._watch.drop(key)
-            if row.archive_id != newest:
-                self._archive(batch, tenant, row)
+            self._grace.end(key)
+            if is_evicted(row.placement, self._index):
+                self._watch.drop(key)
+            else:
+                self._watch.watch(key, row.placement.block_hashes)
+
+    def _may_go(self, key: TurnKey, row: StoredTurn, newest: str | None) -> bool:
+        """Whether a turn is evicted and not protected."""
+        is_protected = row.archive_id == newest and key not in self._ended
+        return not is_protected and is_evicted(row.placement, self._index)
+
+    def _begin_grace(self, tenant: str, row: StoredTurn) -> None:
+        key = TurnKey(tenant, row.archive_id)
+        self._grace.begin(SessionKey(tenant, row.session), key, self._clocks.monotonic_ns())
+
+    def _note_end(self, conversation: Conversation, newest: StoredTurn) -> None:
+        """The newest turn of a session that has ended is as good as any other."""
+        key = TurnKey(conversation.tenant, newest.archive_id)
+        if conversation.started_unix_ns < newest.started_unix_ns:
+            return
+        if conversation.final and newest.state is TurnState.LIVE:
+            self._ended.add(key)
+        else:
+            self._ended.discard(key)
+
+    def _forget(self, key: TurnKey) -> None:
+        self._watch.drop(key)
+        self._grace.end(key)
+        self._ended.discard(key)
 
     def _archive(self, batch: Batch, tenant: str, row: StoredTurn) -> None:
-        now = self._now_unix_ns()
+        now = self._clocks.unix_ns()
         if batch.writer(tenant).archive(row.archive_id, now):
             archived = replace(row, state=TurnState.ARCHIVED, archived_unix_ns=now)
             batch.archived[tenant, row.session].append(archived)

@@ -13,7 +13,6 @@ committed is replayed by the streams after the next start.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from functools import partial
@@ -27,10 +26,11 @@ from shepherd_events.transports.protocol import Connect
 from shepherd_memory.api import Api
 from shepherd_memory.applier import Applier
 from shepherd_memory.archive.files import SqliteArchives
+from shepherd_memory.clocks import Clocks
 from shepherd_memory.config import MemoryConfig
 from shepherd_memory.consumer import Consumer
 from shepherd_memory.data_lock import locked
-from shepherd_memory.health import health_document, is_healthy
+from shepherd_memory.health import Applied, health_document, is_healthy
 from shepherd_memory.http_server import listen, serve_http, url_of
 from shepherd_memory.index_store import IndexStore
 from shepherd_memory.memory import Memory
@@ -55,9 +55,9 @@ async def serve(
         OSError: the data directory or the HTTP address cannot be used.
         DataDirectoryInUseError: another process serves the data directory.
         SchemaVersionError: a later version wrote the data directory.
-        ExceptionGroup: a store failed; start again when its cause is gone.
+        ExceptionGroup: a store is damaged; one that cannot be used just now is waited for.
     """
-    metrics, bell = Metrics(), Bell()
+    metrics, bell, clocks = Metrics(), Bell(), Clocks()
     transcripts = Transcripts(directory, make_transcript)
     async with (
         WriterThread() as writer,
@@ -69,15 +69,12 @@ async def serve(
                 store=store,
                 transcripts=transcripts.by_stream,
                 metrics=metrics,
-                now_unix_ns=time.time_ns,
+                grace_ns=round(config.archive_grace_s * 1e9),
+                clocks=clocks,
             )
         )
         applier = Applier(
-            consumer=consumer,
-            writer=writer,
-            bell=bell,
-            metrics=metrics,
-            now_unix_ns=time.time_ns,
+            consumer=consumer, writer=writer, bell=bell, metrics=metrics, clocks=clocks
         )
         readers = StreamReaders(
             directory=directory,
@@ -94,8 +91,10 @@ async def serve(
 
         def health() -> tuple[bool, dict[str, Any]]:
             reports = readers.reports()
-            document = health_document(reports, consumer.positions, applier.lag_s, applier.backlog)
-            return is_healthy(reports), document
+            applied = Applied(
+                consumer.positions, applier.lag_s, applier.backlog, applier.store_failure
+            )
+            return is_healthy(reports, applied), health_document(reports, applied)
 
         app = Api(memory, health, metrics.render).app()
         with closing(listen(config.http_host, config.http_port)) as listener:

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from threading import Lock
 
+from shepherd_memory.archive.availability import available
 from shepherd_memory.archive.sqlite import SqliteArchive, tenant_of
 
 
@@ -30,7 +31,9 @@ class SqliteArchives:
             archive = self._open.get(tenant)
             if archive is None:
                 name = hashlib.sha256(tenant.encode("utf-8", "surrogatepass")).hexdigest()
-                archive = SqliteArchive(self._directory / f"{name}.db", tenant)
+                path = self._directory / f"{name}.db"
+                with available(path):
+                    archive = SqliteArchive(path, tenant)
                 self._open[tenant] = archive
             return archive
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from shepherd_events.events import Notice, StreamId
 from shepherd_events.stream_cursor import Position
+from shepherd_memory.archive.availability import available
 from shepherd_memory.archive.protocol import (
     NoticeState,
     SearchHit,
@@ -105,7 +106,7 @@ class SqliteArchive:
     @contextmanager
     def writing(self) -> Iterator[SqliteArchiveWriter]:
         """See `Archive.writing`."""
-        with self._connection:
+        with available(self._path), self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             yield SqliteArchiveWriter(self._connection, self._tenant)
 

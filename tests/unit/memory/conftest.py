@@ -11,6 +11,7 @@ from shepherd_events.events import Notice, StreamId
 from shepherd_memory.archive.files import SqliteArchives
 from shepherd_memory.archive.protocol import Archives, SearchHit, StoredTurn, TurnState
 from shepherd_memory.arrivals import Arrival
+from shepherd_memory.clocks import Clocks
 from shepherd_memory.consumer import Consumer
 from shepherd_memory.fake import SpelledTranscript
 from shepherd_memory.index_store import IndexStore
@@ -24,8 +25,11 @@ STREAMS = [StreamId(f"w{number}") for number in range(1, 5)]
 class World:
     """Consumer, stores and metrics over one directory."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, grace_ns: int = 0) -> None:
         self._directory = directory
+        self.grace_ns = grace_ns
+        self.now_ns = 0
+        """What the monotonic clock shows."""
         self.notices: list[Notice] = []
         self.start()
 
@@ -43,7 +47,8 @@ class World:
             store=self.store,
             transcripts=dict.fromkeys(STREAMS, transcript or SpelledTranscript()),
             metrics=self.metrics,
-            now_unix_ns=lambda: 1_000,
+            grace_ns=self.grace_ns,
+            clocks=Clocks(unix_ns=lambda: 1_000, monotonic_ns=lambda: self.now_ns),
         )
 
     def stop(self) -> None:
@@ -95,5 +100,13 @@ class World:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def patient(tmp_path: Path) -> Iterator[World]:
+    """A memory that waits for a microsecond before it archives."""
+    made = World(tmp_path, grace_ns=1_000)
     yield made
     made.stop()

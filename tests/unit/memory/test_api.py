@@ -14,6 +14,7 @@ from yarl import URL
 
 from shepherd_memory.api import Api
 from shepherd_memory.archive.files import SqliteArchives
+from shepherd_memory.clocks import Clocks
 from shepherd_memory.consumer import Consumer
 from shepherd_memory.fake import FakeWorker, SpelledTranscript
 from shepherd_memory.http_server import listen, serve_http, url_of
@@ -68,7 +69,8 @@ async def door(tmp_path: Path) -> AsyncIterator[Door]:
         store=store,
         transcripts={FakeWorker().stream: SpelledTranscript()},
         metrics=metrics,
-        now_unix_ns=lambda: 7,
+        grace_ns=0,
+        clocks=Clocks(unix_ns=lambda: 7),
     )
     listener = listen("127.0.0.1", 0)
     async with WriterThread() as writer:

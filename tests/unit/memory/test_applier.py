@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from shepherd_memory.applier import Applier
+from shepherd_memory.applier import MAX_BATCH, Applier
+from shepherd_memory.archive.files import SqliteArchives
+from shepherd_memory.archive.sqlite import SqliteArchive
 from shepherd_memory.arrivals import StreamEnded
-from shepherd_memory.fake import FakeWorker
+from shepherd_memory.clocks import Clocks
+from shepherd_memory.consumer import Consumer
+from shepherd_memory.errors import StoreUnavailableError
+from shepherd_memory.fake import FakeWorker, SpelledTranscript
+from shepherd_memory.index_store import IndexStore
+from shepherd_memory.metrics import Metrics
 from shepherd_memory.notifier import Bell
 from shepherd_memory.writer import WriterThread
 
@@ -37,7 +45,7 @@ async def test_what_is_ready_together_is_committed_together(world: World) -> Non
             writer=writer,
             bell=bell,
             metrics=world.metrics,
-            now_unix_ns=lambda: 5_000_000_000,
+            clocks=Clocks(unix_ns=lambda: 5_000_000_000),
         )
         for frame in worker.frames:
             await applier.put(frame)
@@ -80,3 +88,107 @@ async def test_what_a_call_raises_reaches_its_caller() -> None:
     async with WriterThread() as writer:
         with pytest.raises(ZeroDivisionError):
             await writer.run(lambda: 1 // 0)
+
+
+class FlakyArchives(SqliteArchives):
+    """Out of reach while told so."""
+
+    is_down = False
+
+    def of(self, tenant: str) -> SqliteArchive:
+        if self.is_down:
+            raise StoreUnavailableError("the tenant's file", "database or disk is full")
+        return super().of(tenant)
+
+
+async def test_while_a_store_is_down_streams_wait_and_nothing_is_lost(world: World) -> None:
+    worker = FakeWorker()
+    said: list[tuple[str, str]] = []
+    for turn in range(4):
+        said += [("user", f"question {turn}?"), ("assistant", f"answer {turn}")]
+        worker.complete(said)
+    world.stop()
+    world.start(FlakyArchives)
+    flaky = world.archives
+    assert isinstance(flaky, FlakyArchives)
+    flaky.is_down = True
+    async with WriterThread() as writer, asyncio.TaskGroup() as tasks:
+        bell = Bell()
+        applier = Applier(
+            consumer=world.consumer,
+            writer=writer,
+            bell=bell,
+            metrics=world.metrics,
+            clocks=Clocks(),
+        )
+        running = tasks.create_task(applier.run())
+        for frame in worker.frames:
+            await applier.put(frame)
+        async with asyncio.timeout(10):
+            while world.count("shepherd_memory_store_failures_total") < 2:  # noqa: ASYNC110  a counter rings no bell; the deadline is above
+                await asyncio.sleep(0.005)
+
+        assert applier.store_failure == "database or disk is full"
+        assert world.count("shepherd_memory_store_up") == 0
+        assert world.consumer.positions == {}
+
+        ticket = bell.ticket()
+        flaky.is_down = False
+        await until_empty(applier, world, 1)
+        assert applier.store_failure == ""
+        assert world.count("shepherd_memory_store_up") == 1
+        await asyncio.wait_for(ticket.wait(), 5)
+        running.cancel()
+
+    assert [ordinal for ordinal, _ in world.live()] == [1, 2, 3, 4]
+
+
+async def test_a_queue_that_is_full_holds_the_reader_of_a_stream(world: World) -> None:
+    async with WriterThread() as writer:
+        applier = Applier(
+            consumer=world.consumer,
+            writer=writer,
+            bell=Bell(),
+            metrics=world.metrics,
+            clocks=Clocks(),
+        )
+        ended = StreamEnded(FakeWorker().stream)
+        for _ in range(2 * MAX_BATCH):
+            await applier.put(ended)
+        waiting = asyncio.create_task(applier.put(ended))
+        await asyncio.sleep(0)
+
+        assert not waiting.done()
+        assert applier.backlog == 2 * MAX_BATCH
+        waiting.cancel()
+
+
+async def test_what_is_due_is_archived_though_nothing_arrives(tmp_path: Path) -> None:
+    archives, store = SqliteArchives(tmp_path / "tenants"), IndexStore(tmp_path / "index.db")
+    worker, bell, metrics = FakeWorker(), Bell(), Metrics()
+    said = [("user", "one?"), ("assistant", "yes"), ("user", "two?"), ("assistant", "no")]
+    worker.complete(said)
+    worker.evict(worker.blocks_of(said)[:1])
+    consumer = Consumer(
+        archives=archives,
+        store=store,
+        transcripts={worker.stream: SpelledTranscript()},
+        metrics=metrics,
+        grace_ns=50_000_000,
+        clocks=Clocks(),
+    )
+    ticket = bell.ticket()
+    async with WriterThread() as writer, asyncio.TaskGroup() as tasks:
+        applier = Applier(
+            consumer=consumer, writer=writer, bell=bell, metrics=metrics, clocks=Clocks()
+        )
+        running = tasks.create_task(applier.run())
+        for frame in worker.frames:
+            await applier.put(frame)
+        await asyncio.wait_for(ticket.wait(), 10)
+        running.cancel()
+
+    (notice,) = archives.of("local").notices(session="s", state=None, after=0, limit=9)
+    assert notice.notice.turns == (1,)
+    store.close()
+    archives.close()

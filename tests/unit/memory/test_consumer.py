@@ -453,3 +453,90 @@ def test_what_says_nothing_of_blocks_only_moves_the_position(world: World) -> No
     world.apply(goodbye, beat)
 
     assert world.consumer.positions == {StreamId("w1"): Position(1, 1)}
+
+
+def test_a_copy_on_disk_or_host_serves_the_turn_as_well(world: World) -> None:
+    worker = FakeWorker()
+    said = talked(world, worker, T1, T2)
+    block = array("Q", only(worker, said, T1)[:1])
+    for tier in (Tier.HOST, Tier.DISK):
+        world.apply(worker.emit(BlockBatch((BlocksStored(block, None, array("I"), 0, tier=tier),))))
+
+    for tier in (Tier.DEVICE, Tier.HOST):
+        world.apply(worker.evict(block, tier))
+        assert world.archived() == []
+    world.apply(worker.evict(block, Tier.DISK))
+
+    assert world.archived() == [TEXT1]
+
+
+def test_a_tier_that_is_emptied_takes_only_what_no_other_tier_has(world: World) -> None:
+    worker = FakeWorker()
+    said = talked(world, worker, T1, T2, T3)
+    kept = array("Q", [*only(worker, said, [SYSTEM, *T1]), *worker.blocks_of(said)[:17]])
+    world.apply(worker.emit(BlockBatch((BlocksStored(kept, None, array("I"), 0, Tier.HOST),))))
+
+    world.apply(worker.emit(BlockBatch((BlocksCleared(Tier.DEVICE),))))
+
+    assert world.archived() == [TEXT2]
+
+
+def test_a_prefill_and_a_decode_worker_hold_one_turn_between_them(world: World) -> None:
+    prefill, decode = FakeWorker("w1"), FakeWorker("w2")
+    prompt, said = [SYSTEM, T1[0]], [SYSTEM, *T1]
+    world.apply(*prefill.complete(prompt, request="r", started_unix_ns=1))
+    world.apply(*decode.complete(said, request="r", started_unix_ns=2))
+    world.apply(*decode.complete([*said, *T2], request="r2", started_unix_ns=3))
+    assert world.live() == [TEXT1, TEXT2]
+
+    blocks = only(decode, said, T1)
+    world.apply(prefill.evict(blocks))
+    assert world.archived() == []
+    world.apply(decode.evict(blocks))
+    assert world.archived() == [TEXT1]
+
+
+def test_a_migrated_request_is_one_turn_and_lives_where_it_ended(world: World) -> None:
+    first, second = FakeWorker("w1"), FakeWorker("w2")
+    begun = [SYSTEM, *T1, T2[0], ("assistant", "Whatever")]
+    world.apply(*first.complete(begun, request="r", started_unix_ns=5))
+    world.apply(*second.complete([SYSTEM, *T1, *T2], request="r", started_unix_ns=5))
+    assert world.live() == [TEXT1, TEXT2]
+
+    world.apply(StreamEnded(first.stream))
+
+    assert world.archived() == []
+    assert world.live() == [TEXT1, TEXT2]
+
+
+def test_the_newest_turn_of_a_session_that_has_ended_is_archived_when_evicted(world: World) -> None:
+    worker = FakeWorker()
+    world.apply(*worker.complete([SYSTEM, *T1], final=True))
+    assert world.archived() == []
+
+    world.apply(worker.evict(only(worker, [SYSTEM, *T1], T1)))
+
+    assert world.archived() == [TEXT1]
+
+
+def test_the_end_of_a_session_survives_a_restart(world: World) -> None:
+    worker = FakeWorker()
+    world.apply(*worker.complete([SYSTEM, *T1], final=True))
+    world.restart()
+
+    world.apply(worker.evict(only(worker, [SYSTEM, *T1], T1)))
+    world.restart()
+
+    assert world.archived() == [TEXT1]
+
+
+def test_a_session_that_goes_on_after_its_end_has_a_newest_turn_again(world: World) -> None:
+    worker = FakeWorker()
+    world.apply(*worker.complete([SYSTEM, *T1], final=True))
+    said = [SYSTEM, *T1, *T2]
+    world.apply(*worker.complete(said))
+
+    world.apply(worker.evict(worker.blocks_of(said)))
+
+    assert world.archived() == [TEXT1]
+    assert world.live() == [TEXT2]

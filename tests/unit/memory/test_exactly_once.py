@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +19,7 @@ from shepherd_memory.archive.protocol import ArchiveWriter
 from shepherd_memory.archive.sqlite import SqliteArchive
 from shepherd_memory.arrivals import StreamEnded
 from shepherd_memory.block_index import BlockIndex
+from shepherd_memory.eviction import TurnKey
 from shepherd_memory.fake import FakeWorker
 from shepherd_memory.index_store import IndexStore
 
@@ -74,10 +75,12 @@ class DyingStore(IndexStore):
         super().__init__(path)
         self._step = step
 
-    def save(self, index: BlockIndex, positions: dict[StreamId, Position]) -> None:
+    def save(
+        self, index: BlockIndex, positions: Mapping[StreamId, Position], ended: set[TurnKey]
+    ) -> None:
         if self._step == "before the index":
             raise PowerFailure
-        super().save(index, positions)
+        super().save(index, positions, ended)
         if self._step == "after the index":
             raise PowerFailure
 

@@ -142,6 +142,7 @@ def start(tmp_path: Path, broker: MemoryBroker) -> Start:
             data_dir=str(tmp_path),
             http_port=0,
             settle_s=options.pop("settle_s", 60),
+            archive_grace_s=0.02,
             **options.pop("config", {}),
         )
         ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -430,7 +431,12 @@ async def test_health_says_where_each_stream_stands(
 ) -> None:
     worker = workers()
     async with start() as stack:
-        assert await stack.get("/health") == {"status": "ok", "backlog": 0, "streams": []}
+        assert await stack.get("/health") == {
+            "status": "ok",
+            "backlog": 0,
+            "store": {"state": "ok", "reason": None},
+            "streams": [],
+        }
         stack.directory.say(worker.joined)
         worker.complete([SYSTEM, *T1])
 
