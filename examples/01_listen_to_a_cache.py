@@ -99,7 +99,7 @@ async def main() -> None:
     publisher = KvEventPublisher(StreamId("example"), stream, ZmqPublisherTransport())
     publisher.start()
     print(f"listening to {publisher.address.live}")
-    bridge = EventBridge(stream=publisher, router=None, completes_turns=True)
+    bridge = EventBridge(publisher, router=None, completes_turns=True)
 
     async def work() -> None:
         told = asyncio.create_task(bridge.run(engine))

@@ -68,7 +68,7 @@ async def worker(name: str) -> AsyncIterator[StreamAddress]:
     transport = ZmqPublisherTransport()
     publisher = KvEventPublisher(StreamId(name), stream, transport, heartbeat_s=0.1)
     publisher.start()
-    bridge = EventBridge(stream=publisher, router=None, completes_turns=True)
+    bridge = EventBridge(publisher, router=None, completes_turns=True)
     told = asyncio.create_task(bridge.run(engine))
     for number, session in enumerate(("anna", "bert", "carl")):
         await ask(engine, session, 1 + 40 * number)

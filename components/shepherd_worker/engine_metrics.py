@@ -12,6 +12,7 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from shepherd_events.foreign.msgpack_counters import MsgpackCounters
 from shepherd_events.publisher import PublisherCounters
 from shepherd_worker.engine.protocol import EngineStats
 
@@ -81,6 +82,23 @@ _STREAM_TOTALS: Rows = (
     ("requests_refused", "Control requests that were not understood.", "refused_requests"),
     ("readers_refused", "Readers turned away for want of the right key.", "refused_readers"),
 )
+_MSGPACK_TOTALS: Rows = (
+    ("messages", "Messages sent in vLLM's form.", "messages"),
+    ("events", "Block events sent in vLLM's form.", "events"),
+    (
+        "events_dropped",
+        "Events dropped because the queue was full; all that is resident was told anew.",
+        "dropped_events",
+    ),
+    ("events_withheld", "Blocks not told because their salt is not known.", "withheld_events"),
+    ("replays", "Replays asked for.", "replays"),
+    (
+        "replays_unfinished",
+        "Replays given up because their reader took nothing.",
+        "unfinished_replays",
+    ),
+    ("send_failures", "Messages that ZeroMQ refused.", "send_failures"),
+)
 
 
 class EngineCollector(Collector):
@@ -90,11 +108,13 @@ class EngineCollector(Collector):
         self,
         stats: Callable[[], EngineStats],
         stream: Callable[[], PublisherCounters | None],
+        also: Callable[[], MsgpackCounters | None] = lambda: None,
         own: Callable[[], Iterable[Metric]] = tuple,
     ) -> None:
         """`own` is what the engine has beside its statistics."""
         self._stats = stats
         self._stream = stream
+        self._also = also
         self._own = own
 
     def collect(self) -> Iterator[Metric]:
@@ -110,6 +130,9 @@ class EngineCollector(Collector):
         stream = self._stream()
         if stream is not None:
             yield from _totals("shepherd_stream", _STREAM_TOTALS, stream)
+        also = self._also()
+        if also is not None:
+            yield from _totals("shepherd_stream_msgpack", _MSGPACK_TOTALS, also)
         yield from self._own()
 
 

@@ -54,12 +54,11 @@ class EventBridge:
 
     def __init__(
         self,
-        *,
-        stream: StreamPublisher | None,
+        *streams: StreamPublisher,
         router: RouterFeed | None,
         completes_turns: bool,
     ) -> None:
-        self._stream = stream
+        self._streams = streams
         self._router = router
         self._tiers = TierFold()
         self._completes_turns = completes_turns
@@ -83,31 +82,32 @@ class EventBridge:
         self._publish(blocks)
 
     def _publish(self, blocks: list[BlockEvent]) -> None:
-        if self._stream is not None and blocks:
-            self._stream.publish(tuple(blocks))
+        if blocks:
+            for stream in self._streams:
+                stream.publish(tuple(blocks))
         blocks.clear()
 
     def _turn(self, event: SequenceFinished) -> None:
         origin = event.origin
-        if self._stream is None or not self._completes_turns or origin is None:
+        if not self._completes_turns or origin is None:
             return
         session = origin if isinstance(origin, SessionOrigin) else None
-        self._stream.publish_turn(
-            TurnCompleted(
-                origin=origin,
-                prompt_tokens=event.prompt_tokens,
-                cached_tokens=event.cached_tokens,
-                generated_tokens=event.generated_tokens,
-                last_block_hash=event.last_block_hash,
-                num_full_blocks=event.num_full_blocks,
-                tail_token_ids=event.tail_token_ids,
-                finish_reason=event.finish_reason.value,
-                started_unix_ns=event.started_unix_ns,
-                context=event.context,
-                parent_session_id=session.parent_session_id if session else "",
-                session_final=session.session_final if session else False,
-            )
+        turn = TurnCompleted(
+            origin=origin,
+            prompt_tokens=event.prompt_tokens,
+            cached_tokens=event.cached_tokens,
+            generated_tokens=event.generated_tokens,
+            last_block_hash=event.last_block_hash,
+            num_full_blocks=event.num_full_blocks,
+            tail_token_ids=event.tail_token_ids,
+            finish_reason=event.finish_reason.value,
+            started_unix_ns=event.started_unix_ns,
+            context=event.context,
+            parent_session_id=session.parent_session_id if session else "",
+            session_final=session.session_final if session else False,
         )
+        for stream in self._streams:
+            stream.publish_turn(turn)
 
     def _route(self, event: BlockEvent) -> None:
         if self._router is None:

@@ -25,7 +25,6 @@ from dynamo.llm import (
 from dynamo.llm.exceptions import EngineShutdown, HttpError, InvalidArgument
 from dynamo.runtime import Client, DistributedRuntime
 
-from shepherd_events.block_hash import salt_id
 from shepherd_events.discovery import KV_STREAM_ENDPOINT
 from shepherd_events.events import BlocksRemoved, BlocksStored, Tier
 from shepherd_worker.config import Role, WorkerConfig
@@ -42,6 +41,7 @@ from shepherd_worker.errors import (
 )
 from shepherd_worker.handlers import Handler
 from shepherd_worker.inflight import CallContext
+from shepherd_worker.salts import Salts
 from shepherd_worker.wire import is_canary
 
 log = logging.getLogger(__name__)
@@ -63,8 +63,6 @@ _ROLES = {
 """Role to worker type, what it serves, and whom it needs beside it."""
 
 REGISTRATION_TIMEOUT_S = 30.0
-MAX_SALTS = 4096
-"""Salts remembered for the router; the oldest is forgotten first."""
 
 
 def to_dynamo_error(error: WorkerError) -> Exception:
@@ -106,6 +104,8 @@ class Registration:
         self._ready = False
         self._own_view: list[Client] = []
         """Kept: Dynamo logs an error per discovery event for a client that was dropped."""
+        self.salts = Salts()
+        """Of the requests that came."""
         self.router: DynamoRouterFeed | None = None
 
     @property
@@ -144,6 +144,7 @@ class Registration:
                     enable_local_indexer=True,
                 ),
                 info.block_size,
+                self.salts,
             )
         await self._load.create_endpoint(self._generate)
 
@@ -168,8 +169,7 @@ class Registration:
         """The handler as Dynamo calls it: our errors become Dynamo's."""
 
         async def generate(request: dict[str, Any], context: CallContext) -> AsyncIterator[Any]:
-            if self.router is not None:
-                self.router.learn_salt((request.get("routing") or {}).get("cache_salt") or "")
+            self.salts.learn((request.get("routing") or {}).get("cache_salt") or "")
             finished = False
             if is_canary(request) and not self._ready:
                 raise EngineShutdown("the worker is not ready")
@@ -260,18 +260,10 @@ class EncodeClient:
 class DynamoRouterFeed:
     """Our block events for Dynamo's KV router, which takes hashes as signed integers."""
 
-    def __init__(self, publisher: KvEventPublisher, block_size: int) -> None:
+    def __init__(self, publisher: KvEventPublisher, block_size: int, salts: Salts) -> None:
         self._publisher = publisher
         self._block_size = block_size
-        self._salts: dict[bytes, str] = {}
-
-    def learn_salt(self, cache_salt: str) -> None:
-        """Remember a salt: the router hashes with it, our events carry only its id."""
-        if not cache_salt:
-            return
-        if len(self._salts) >= MAX_SALTS:
-            self._salts.pop(next(iter(self._salts)))
-        self._salts[salt_id(cache_salt)] = cache_salt
+        self._salts = salts
 
     def stored(self, event: BlocksStored) -> None:
         """See `RouterFeed`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Self
+from typing import TYPE_CHECKING, Self
 from urllib.parse import urlsplit
 
 from shepherd_events.block_hash import HASH_ALGO
@@ -12,12 +12,18 @@ from shepherd_events.discovery import StreamDescriptor
 from shepherd_events.epoch_file import EpochFile
 from shepherd_events.errors import KvEventsError
 from shepherd_events.events import StreamId, StreamInfo
+from shepherd_events.foreign.msgpack_counters import MsgpackCounters
+from shepherd_events.foreign.outgoing import SaltOf
 from shepherd_events.publisher import KvEventPublisher, PublisherCounters
 from shepherd_events.transports.protocol import PublisherTransport
 from shepherd_worker.config import Role, WorkerConfig
 from shepherd_worker.engine.protocol import EngineInfo
 from shepherd_worker.errors import UnreachableError, UnusableInputError
+from shepherd_worker.event_bridge import StreamPublisher
 from shepherd_worker.health import StreamPosition
+
+if TYPE_CHECKING:
+    from shepherd_events.foreign.msgpack_publisher import MsgpackPublisher
 
 log = logging.getLogger(__name__)
 
@@ -28,17 +34,30 @@ class WorkerStream:
 
     publisher: KvEventPublisher | None
     descriptor: StreamDescriptor | None
+    also: MsgpackPublisher | None = None
+    """The blocks in vLLM's form."""
 
     @classmethod
-    def open(cls, config: WorkerConfig, info: EngineInfo, instance_id: int) -> Self:
+    def open(
+        cls,
+        config: WorkerConfig,
+        info: EngineInfo,
+        instance_id: int,
+        salt_of: SaltOf = lambda _: None,
+    ) -> Self:
         """Bind the endpoints and publish the stream's first frame.
+
+        `salt_of` is what the form of vLLM needs.
 
         Raises:
             UnreachableError: the package that a transport needs is missing.
             UnusableInputError: the endpoint, a key or the epoch file cannot be used.
         """
-        if config.kv_events == "none" or config.role is Role.ENCODE:
+        if config.role is Role.ENCODE:
             return cls(None, None)
+        also = _open_also(config, salt_of)
+        if config.kv_events == "none":
+            return cls(None, None, also)
         stream = StreamId(config.worker_id or f"{instance_id:x}")
         epoch_path = config.kv_events_epoch_file
         try:
@@ -51,6 +70,8 @@ class WorkerStream:
             )
             publisher.start()
         except (KvEventsError, ValueError) as error:
+            if also is not None:
+                also.close()
             raise UnusableInputError(
                 f"--kv-events-endpoint {config.stream_endpoint}: {error}"
             ) from error
@@ -62,11 +83,21 @@ class WorkerStream:
                 model=config.model_name,
                 block_size=info.block_size,
             ),
+            also,
         )
+
+    @property
+    def publishers(self) -> tuple[StreamPublisher, ...]:
+        """All that must be told what the cache does."""
+        return tuple(each for each in (self.publisher, self.also) if each is not None)
 
     def counters(self) -> PublisherCounters | None:
         """What the publisher counted; from any thread."""
         return None if self.publisher is None else self.publisher.counters
+
+    def also_counters(self) -> MsgpackCounters | None:
+        """What the publisher in vLLM's form counted; from any thread."""
+        return None if self.also is None else self.also.counters
 
     def position(self) -> StreamPosition | None:
         """The stream's head, for the health report."""
@@ -84,6 +115,26 @@ class WorkerStream:
         """Say goodbye; blocks for at most a second or so, safe to call twice."""
         if self.publisher is not None:
             self.publisher.close("worker shut down")
+        if self.also is not None:
+            self.also.close()
+
+
+def _open_also(config: WorkerConfig, salt_of: SaltOf) -> MsgpackPublisher | None:
+    """The stream in vLLM's form, where it is asked for."""
+    endpoint = config.msgpack_endpoint
+    if endpoint is None:
+        return None
+    from shepherd_events.foreign.msgpack_publisher import (  # noqa: PLC0415 - imports ZMQ
+        MsgpackPublisher,
+    )
+
+    also = MsgpackPublisher(endpoint, salt_of=salt_of)
+    try:
+        also.start()
+    except KvEventsError as error:
+        raise UnusableInputError(f"--kv-events-also {config.kv_events_also}: {error}") from error
+    log.info("blocks in vLLM's form at %s, replays at %s", also.live, also.replay or "none")
+    return also
 
 
 def _transport(config: WorkerConfig, stream: StreamId) -> PublisherTransport:

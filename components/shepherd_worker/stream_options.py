@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from shepherd_config import OptionError, option
 from shepherd_config.addresses import is_loopback
 from shepherd_events.errors import CredentialsError
+from shepherd_events.foreign.msgpack_endpoint import MsgpackEndpoint
 from shepherd_events.privacy import Encrypted, Hashed, IdsOnly, NoVeil, Privacy, Veil
 from shepherd_events.transports.credentials import CurveCredentials, NatsCredentials
 from shepherd_worker.errors import UnreachableError, UnusableInputError
@@ -72,6 +73,12 @@ class StreamOptions:
         default="",
         group="events",
     )
+    kv_events_also: str = option(
+        "vllm://HOST:PORT?replay=PORT&topic=TOPIC publishes blocks in vLLM's form as well, for readers that know no "
+        "other, on a loopback address and with tokens in clear; port 0 takes a free one, empty has none.",
+        default="",
+        group="events",
+    )
     worker_id: str = option(
         "Name of the stream; empty takes Dynamo's instance id.", default="", group="events"
     )
@@ -96,6 +103,11 @@ class StreamOptions:
             nkey_seed_file=self.kv_events_nkey_file,
             tls=self.kv_events_tls,
         )
+
+    @property
+    def msgpack_endpoint(self) -> MsgpackEndpoint | None:
+        """Where blocks are published in vLLM's form, if anywhere."""
+        return MsgpackEndpoint.parse(self.kv_events_also) if self.kv_events_also else None
 
     @property
     def privacy(self) -> Privacy:
@@ -154,6 +166,7 @@ class StreamOptions:
                 self.kv_events_curve_file,
                 "--kv-events-curve-readers and it, or neither",
             )
+        self._check_also()
         if self.kv_events == "zmq":
             self._check_listener(urlsplit(endpoint).hostname or "")
         try:
@@ -165,6 +178,18 @@ class StreamOptions:
                 f"--kv-events-privacy {self.privacy} needs the package {error.name}: "
                 "pip install 'shepherd-worker[encryption]'"
             ) from error
+
+    def _check_also(self) -> None:
+        try:
+            endpoint = self.msgpack_endpoint
+        except ValueError as error:
+            raise OptionError("--kv-events-also", self.kv_events_also, str(error)) from error
+        if endpoint is not None and self.kv_events_privacy not in {"auto", "full"}:
+            raise OptionError(
+                "--kv-events-also",
+                self.kv_events_also,
+                f"nothing with --kv-events-privacy {self.kv_events_privacy}: this form has tokens in clear",
+            )
 
     def _check_listener(self, host: str) -> None:
         if self.curve_credentials is not None:

@@ -88,12 +88,16 @@ class Worker:
         self._info = info
         self._registration = registration
         self._assets = _tokenizer_assets(config.tokenizer or info.model_directory)
-        self._stream = WorkerStream.open(config, info, registration.instance_id)
+        self._stream = WorkerStream.open(
+            config, info, registration.instance_id, registration.salts.get
+        )
         self._health = Health(config.role, config.model_name, info, registration.instance_id)
         self._inflight = InFlight()
         self._registry = registry
         self._registry.register(
-            EngineCollector(engine.stats, self._stream.counters, engine.metrics)
+            EngineCollector(
+                engine.stats, self._stream.counters, self._stream.also_counters, engine.metrics
+            )
         )
         self._handler = create_handler(
             config.role,
@@ -116,7 +120,7 @@ class Worker:
         self._registration.add_route("shepherd/health", self._report)
         self._registration.add_metrics(lambda: exposition(self._registry))
         bridge = EventBridge(
-            stream=self._stream.publisher,
+            *self._stream.publishers,
             router=self._registration.router,
             completes_turns=self._config.role is not Role.PREFILL,
         )

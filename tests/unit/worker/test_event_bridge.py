@@ -80,7 +80,7 @@ def finished(origin: SessionOrigin | None = ORIGIN) -> SequenceFinished:
 
 
 def bridge(recorder: Recorder, *, completes_turns: bool = True) -> EventBridge:
-    return EventBridge(stream=recorder, router=recorder, completes_turns=completes_turns)
+    return EventBridge(recorder, router=recorder, completes_turns=completes_turns)
 
 
 def test_a_turn_comes_after_its_blocks_and_before_their_removal() -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
 
 from curve_keys import CurveKeys
+from shepherd_config import OptionError
 from shepherd_worker.config import load_config
 from shepherd_worker.engine import create_engine
 from shepherd_worker.engine.protocol import EngineInfo
 from shepherd_worker.errors import UnusableInputError
 from shepherd_worker.stream import WorkerStream
+from stream_readers import stored
 
 
 @pytest.fixture
@@ -51,3 +54,40 @@ async def test_an_epoch_file_that_holds_something_else_is_named(
     options = ["--model", "m", "--kv-events-epoch-file", str(tmp_path / "epoch")]
     with pytest.raises(UnusableInputError, match="holds 'soon'"):
         WorkerStream.open(load_config(options, {}).config, info, 7)
+
+
+async def test_blocks_are_also_published_in_the_form_of_vllm(info: EngineInfo) -> None:
+    options = ["--model", "m", "--kv-events", "none", "--kv-events-also", "vllm://127.0.0.1:0"]
+    stream = WorkerStream.open(load_config(options, {}).config, info, 7)
+    (also,) = stream.publishers
+    also.publish((stored(1),))
+    stream.close()
+
+    counters = stream.also_counters()
+    assert counters is not None
+    assert (counters.messages, counters.events) == (1, 1)
+
+
+async def test_a_port_that_is_taken_names_the_option(info: EngineInfo) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        url = f"vllm://127.0.0.1:{taken.getsockname()[1]}"
+        options = ["--model", "m", "--kv-events-also", url]
+        with pytest.raises(UnusableInputError, match=f"--kv-events-also {url}: cannot listen"):
+            WorkerStream.open(load_config(options, {}).config, info, 7)
+
+
+@pytest.mark.parametrize(
+    ("url", "privacy", "words"),
+    [
+        ("vllm://0.0.0.0:5557", "auto", "expected a loopback address"),
+        ("tcp://127.0.0.1:5557", "auto", "expected vllm://HOST:PORT"),
+        ("vllm://127.0.0.1:5557", "ids-only", "this form has tokens in clear"),
+    ],
+)
+def test_a_second_form_that_would_tell_too_much_is_refused(
+    url: str, privacy: str, words: str
+) -> None:
+    options = ["--model", "m", "--kv-events-also", url, "--kv-events-privacy", privacy]
+
+    with pytest.raises(OptionError, match=words):
+        load_config(options, {})
