@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shepherd_memory.archive.protocol import NoticeState, SessionSummary, StoredNotice, StoredTurn
+from shepherd_memory.archive.records import NoticeState, SessionSummary, StoredNotice, StoredTurn
 from shepherd_memory.errors import InvalidParameterError, UnknownItemError
 from shepherd_memory.memory import Memory
 from shepherd_memory.problems import (

@@ -4,6 +4,7 @@
     |-- InvalidParameterError    the caller's fault: HTTP 400 or 422, nothing else is disturbed
     |-- UnknownItemError         HTTP 404: no such session or notice in the caller's tenant
     |-- StoreUnavailableError    a store cannot be used just now: nothing is lost, try again
+    |-- NoTenantError            an empty tenant: never means all of them
     |-- DataDirectoryInUseError  another process serves it: this one must not start
     `-- SchemaVersionError       a file written by a later version: the process must not start
 
@@ -49,6 +50,13 @@ class StoreUnavailableError(MemoryServiceError):
         self.store = store
         self.reason = reason
         super().__init__(f"store {store} cannot be used: {reason}")
+
+
+class NoTenantError(MemoryServiceError):
+    """No tenant was named: a refusal, whatever was asked."""
+
+    def __init__(self) -> None:
+        super().__init__("no tenant: expected the tenant of a credential, which is never empty")
 
 
 class SchemaVersionError(MemoryServiceError):

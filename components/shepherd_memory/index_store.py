@@ -17,14 +17,11 @@ from pathlib import Path
 from shepherd_events.events import BlockHash, StreamId, Tier
 from shepherd_events.stream_cursor import Position
 from shepherd_memory.archive.availability import available
-from shepherd_memory.archive.sqlite import open_database
+from shepherd_memory.archive.sqlite_file import open_database
 from shepherd_memory.block_index import BlockIndex, BlockRecord, Holder
 from shepherd_memory.eviction import TurnKey
 
-SCHEMA_VERSION = 1
-
 _SCHEMA = """
-CREATE TABLE schema_version (version INTEGER NOT NULL);
 CREATE TABLE streams (
     stream INTEGER PRIMARY KEY,
     worker_id TEXT NOT NULL,
@@ -53,6 +50,8 @@ _ENDED = """CREATE TABLE IF NOT EXISTS ended_turns (
 ) WITHOUT ROWID"""
 """Came later than the first files of this version, and harms no program that does not know it."""
 
+_MIGRATIONS = (_SCHEMA,)
+
 
 class IndexStore:
     """`index.db`; writer thread only."""
@@ -64,7 +63,7 @@ class IndexStore:
             SchemaVersionError: a later program wrote the file.
         """
         self._path = path
-        self._connection = open_database(path, _SCHEMA, SCHEMA_VERSION, synchronous="NORMAL")
+        self._connection = open_database(path, _MIGRATIONS, synchronous="NORMAL")
         self._connection.execute(_ENDED)
         self._ended: set[TurnKey] = set()
 

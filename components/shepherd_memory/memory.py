@@ -10,19 +10,12 @@ from __future__ import annotations
 import asyncio
 import time
 
-from shepherd_memory.archive.protocol import (
-    Archive,
-    Archives,
-    NoticeState,
-    SearchHit,
-    SessionSummary,
-    StoredNotice,
-    StoredTurn,
-)
+from shepherd_memory.archive.protocol import Archive, Archives
+from shepherd_memory.archive.records import NoticeState, SessionSummary, StoredNotice, StoredTurn
 from shepherd_memory.errors import InvalidParameterError, UnknownItemError
 from shepherd_memory.metrics import Metrics
 from shepherd_memory.notifier import Bell, rung_within
-from shepherd_memory.search import search
+from shepherd_memory.search import SearchHit, search
 from shepherd_memory.writer import WriterThread
 
 

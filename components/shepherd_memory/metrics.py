@@ -65,6 +65,10 @@ class Metrics:
         self.turns_recorded = self._counter(
             "shepherd_memory_turns_recorded", "Turns written to the archive as live."
         )
+        self.turns_erased = self._counter(
+            "shepherd_memory_turns_erased_again",
+            "Turns that a stream told of after their erasure, refused.",
+        )
         self.turns_archived = self._counter(
             "shepherd_memory_turns_archived", "Turns that left the cache and became searchable."
         )

@@ -14,7 +14,7 @@ import unicodedata
 from collections.abc import Sequence
 
 from shepherd_events.events import Notice
-from shepherd_memory.archive.protocol import StoredTurn
+from shepherd_memory.archive.records import StoredTurn
 
 MAX_TOPIC_WORDS = 8
 MAX_TOPIC_CHARS = 80

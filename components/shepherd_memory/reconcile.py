@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from shepherd_events.events import Attribution
-from shepherd_memory.archive.protocol import StoredTurn, TurnState
+from shepherd_memory.archive.records import StoredTurn, TurnState
 from shepherd_memory.turns import Said, Turn, continues
 
 

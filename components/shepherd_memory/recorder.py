@@ -20,7 +20,8 @@ from typing import Protocol, Self
 from shepherd_events.events import Attribution, Frame, Notice, StreamId, TurnCompleted
 from shepherd_events.stream_cursor import Position
 from shepherd_events.transcript import Message
-from shepherd_memory.archive.protocol import Archives, ArchiveWriter, StoredTurn, TurnState
+from shepherd_memory.archive.protocol import Archives, ArchiveWriter
+from shepherd_memory.archive.records import StoredTurn, TurnState
 from shepherd_memory.block_index import BlockIndex
 from shepherd_memory.clocks import Clocks
 from shepherd_memory.eviction import EvictionWatch, Placement, TurnKey, is_evicted
@@ -246,7 +247,7 @@ class TurnRecorder:
         turn = decision.turn
         newest = turn is conversation.turns[-1]
         digest = digest_of(turn.messages)
-        writer.insert(
+        kept = writer.insert(
             StoredTurn(
                 archive_id=archive_id_of(tenant, session, decision.ordinal, digest),
                 session=session,
@@ -258,10 +259,12 @@ class TurnRecorder:
                 started_unix_ns=conversation.started_unix_ns,
             )
         )
-        self._metrics.turns_recorded.inc()
+        (self._metrics.turns_recorded if kept else self._metrics.turns_erased).inc()
 
     def _judge(self, batch: Batch, tenant: str, rows: Sequence[StoredTurn]) -> None:
-        """Judge rows of one session."""
+        """Judge rows of one session; there may be none where it was erased."""
+        if not rows:
+            return
         writer = batch.writer(tenant)
         newest = writer.newest(rows[0].session)
         for row in rows:

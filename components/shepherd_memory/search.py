@@ -7,33 +7,26 @@ Age only decides between equal scores, in favour of the newer turn.
 
 from __future__ import annotations
 
-import re
-import unicodedata
+import math
+from collections import defaultdict
+from dataclasses import dataclass
 
-from shepherd_memory.archive.protocol import Archive, SearchHit
+from shepherd_memory.analysis import query_terms
+from shepherd_memory.archive.protocol import Archive
+from shepherd_memory.archive.records import StoredTurn
 from shepherd_memory.errors import InvalidParameterError
 
 MAX_QUERY_CHARS = 4096
 MAX_HITS = 100
-MAX_WORDS = 128
-"""Different words of one query that are looked up; the rest is ignored."""
-
-_WORD = re.compile(r"[^\W_]+")
-_STOP_WORDS = frozenset(
-    """a about after all also am an and any are as at be because been before being but by can
-    could did do does doing for from had has have having he her here hers him his how i if in into
-    is it its just me more most my no nor not of off on once only or other our out over own same
-    she should so some such than that the their them then there these they this those through to
-    too under until up us very was we were what when where which while who whom why will with would
-    you your d don ll m re s t ve""".split()  # noqa: SIM905  a paragraph reads better than a hundred quoted words
-)
 
 
-def words_of(query: str) -> list[str]:
-    """The words to look up, each once, in order."""
-    words = list(dict.fromkeys(_WORD.findall(unicodedata.normalize("NFC", query).lower())))
-    telling = [word for word in words if word not in _STOP_WORDS]
-    return (telling or words)[:MAX_WORDS]
+@dataclass(frozen=True, slots=True)
+class SearchHit:
+    """An archived turn and how well it fits."""
+
+    turn: StoredTurn
+    score: float
+    """Higher is better; comparable within one answer only."""
 
 
 def search(archive: Archive, query: str, k: int, session: str | None = None) -> list[SearchHit]:
@@ -46,5 +39,21 @@ def search(archive: Archive, query: str, k: int, session: str | None = None) -> 
         raise InvalidParameterError("query", query, f"at most {MAX_QUERY_CHARS} characters")
     if not 1 <= k <= MAX_HITS:
         raise InvalidParameterError("k", k, f"an integer from 1 to {MAX_HITS}")
-    words = words_of(query)
-    return archive.search(words, session=session, limit=k) if words else []
+    terms = query_terms(query)
+    known = {document.doc: document for document in archive.documents(after=0)}
+    mean = sum(document.num_terms for document in known.values()) / max(len(known), 1)
+    frequencies = archive.frequencies(terms)
+    scores: defaultdict[int, float] = defaultdict(float)
+    for term, doc, occurrences in archive.postings(terms):
+        if doc in known and session in {None, known[doc].session}:
+            weight = math.log1p((len(known) - frequencies[term] + 0.5) / (frequencies[term] + 0.5))
+            scores[doc] += (
+                weight
+                * occurrences
+                / (occurrences + 0.9 * (0.6 + 0.4 * known[doc].num_terms / mean))
+            )
+    best = sorted(
+        scores, key=lambda doc: (scores[doc], known[doc].started_unix_ns, doc), reverse=True
+    )[:k]
+    turns = archive.documents_turns(best)
+    return [SearchHit(turns[doc], scores[doc]) for doc in best if doc in turns]

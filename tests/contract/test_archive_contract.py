@@ -3,81 +3,17 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
-from shepherd_events.events import Notice, StreamId
+from archive_samples import a_notice, a_turn, keep
+from shepherd_events.events import StreamId
 from shepherd_events.stream_cursor import Position
-from shepherd_memory.archive.files import SqliteArchives
-from shepherd_memory.archive.protocol import Archives, NoticeState, StoredTurn, TurnState
+from shepherd_memory.archive.protocol import Archives
+from shepherd_memory.archive.records import NoticeState, TurnState
 from shepherd_memory.eviction import Placement
 from shepherd_memory.search import search
-from shepherd_memory.turns import Said, archive_id_of, digest_of
-
-BIGGEST_HASH = 2**64 - 1
-
-
-@pytest.fixture(params=["sqlite"])
-def open_archives(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[], Archives]:
-    """Opens the same stores each time, as a process does that starts again."""
-    assert request.param == "sqlite"
-    return lambda: SqliteArchives(tmp_path / "tenants")
-
-
-@pytest.fixture
-def archives(open_archives: Callable[[], Archives]) -> Iterator[Archives]:
-    opened = open_archives()
-    yield opened
-    opened.close()
-
-
-def a_turn(
-    ordinal: int,
-    question: str = "why",
-    answer: str = "because",
-    *,
-    session: str = "s",
-    started: int | None = None,
-    tenant: str = "t",
-) -> StoredTurn:
-    messages = (Said("user", question), Said("assistant", answer))
-    digest = digest_of(messages)
-    started = ordinal if started is None else started
-    return StoredTurn(
-        archive_id=archive_id_of(tenant, session, ordinal, digest),
-        session=session,
-        ordinal=ordinal,
-        digest=digest,
-        messages=messages,
-        placement=Placement(
-            StreamId("w", 3), Position(7, 8), started, array("Q", [1, BIGGEST_HASH])
-        ),
-        request_id=f"r{ordinal}",
-        started_unix_ns=started,
-    )
-
-
-def a_notice(name: str, *, session: str = "s") -> Notice:
-    return Notice(
-        notice_id=name,
-        tenant="t",
-        session_id=session,
-        turns=(1, 2),
-        archive_ids=("a", "b"),
-        topic="cats",
-        text="NOTICE: cats",
-        created_unix_ns=5,
-    )
-
-
-def keep(archives: Archives, *turns: StoredTurn, tenant: str = "t", archived: bool = False) -> None:
-    with archives.of(tenant).writing() as writer:
-        for turn in turns:
-            writer.insert(turn)
-            if archived:
-                writer.archive(turn.archive_id, 99)
 
 
 def asked(
@@ -317,7 +253,7 @@ def test_stop_words_alone_are_still_looked_up(archives: Archives) -> None:
     assert asked(archives, "to be or not to be?") == ["to be or not to be"]
 
 
-@pytest.mark.parametrize("other", ["T", "t1", "t|", "../t", "t/../t", "", "\u0442", "t\x00"])
+@pytest.mark.parametrize("other", ["T", "t1", "t|", "../t", "t/../t", "\u0442", "t\x00"])
 def test_tenants_never_see_one_another(archives: Archives, other: str) -> None:
     keep(archives, a_turn(1, "whale"), archived=True)
     before = search(archives.of("t"), "whale", 1)[0].score

@@ -1,102 +1,72 @@
-"""One tenant's turns, search index and outbox in one SQLite file.
+"""One tenant's turns, search index, outbox and facts in one SQLite file.
 
-WAL with `synchronous=FULL`: what a transaction committed survives a power
-failure.  One connection writes, for the writer thread; every read opens its
-own, so that readers never wait for a commit.  Full-text search is FTS5 with
-BM25 over "role: text" lines; only archived turns are in it, so that the
-statistics are those of this tenant's archive alone.
-
-Block hashes are packed as native 64-bit words: a file is read on the machine
-architecture that wrote it.
+`synchronous=FULL`: what a transaction committed survives a power failure.  FTS5
+counts the terms; only archived turns are in it, so that the statistics are
+those of this tenant's archive alone.  Statements only: what they are for stands
+at `Archive`.
 """
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
-from shepherd_events.events import Notice, StreamId
-from shepherd_events.stream_cursor import Position
-from shepherd_memory.archive.availability import available
-from shepherd_memory.archive.protocol import (
+from shepherd_memory.archive.records import (
+    ArchiveStats,
+    DeadLetter,
+    Document,
+    Erased,
+    Fact,
     NoticeState,
-    SearchHit,
+    Posting,
+    Quota,
     SessionSummary,
     StoredNotice,
     StoredTurn,
-    TurnState,
+    StoredVectors,
+    Tombstone,
+    TombstoneScope,
 )
-from shepherd_memory.errors import SchemaVersionError
-from shepherd_memory.eviction import Placement
-from shepherd_memory.turns import Said
+from shepherd_memory.archive.sqlite_erasure import (
+    beyond,
+    bury,
+    doom,
+    erase_session,
+    optimise_index,
+    remove_doomed,
+)
+from shepherd_memory.archive.sqlite_file import SqliteFile, connect, copy_database
+from shepherd_memory.archive.sqlite_rows import (
+    TURN_COLUMNS,
+    Values,
+    dead_letter_of,
+    notice_of_row,
+    select_turns,
+    turn_of,
+)
+from shepherd_memory.archive.sqlite_schema import MIGRATIONS
+from shepherd_memory.archive.sqlite_writer import FACT_NOW, SqliteArchiveWriter
+from shepherd_memory.facts import fold_key
 
-SCHEMA_VERSION = 1
-
-_SCHEMA = """
-CREATE TABLE schema_version (version INTEGER NOT NULL);
-CREATE TABLE tenants (tenant TEXT NOT NULL);
-CREATE TABLE turns (
-    row INTEGER PRIMARY KEY,
-    archive_id TEXT NOT NULL UNIQUE,
-    session TEXT NOT NULL,
-    ordinal INTEGER NOT NULL,
-    digest TEXT NOT NULL,
-    messages TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('live', 'archived')),
-    request_id TEXT NOT NULL,
-    started_unix_ns INTEGER NOT NULL,
-    archived_unix_ns INTEGER NOT NULL,
-    worker_id TEXT NOT NULL,
-    dp_rank INTEGER NOT NULL,
-    epoch INTEGER NOT NULL,
-    seq INTEGER NOT NULL,
-    placed_unix_ns INTEGER NOT NULL,
-    block_hashes BLOB NOT NULL
-);
-CREATE INDEX turns_by_session ON turns (session, ordinal);
-CREATE INDEX turns_by_age ON turns (session, started_unix_ns, ordinal, archive_id);
-CREATE INDEX live_turns ON turns (row) WHERE state = 'live';
-CREATE TABLE notices (
-    position INTEGER PRIMARY KEY AUTOINCREMENT,
-    notice_id TEXT NOT NULL UNIQUE,
-    session TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('pending', 'acknowledged')),
-    turns TEXT NOT NULL,
-    archive_ids TEXT NOT NULL,
-    topic TEXT NOT NULL,
-    text TEXT NOT NULL,
-    created_unix_ns INTEGER NOT NULL
-);
-CREATE INDEX notices_by_session ON notices (session, position);
-CREATE VIRTUAL TABLE fts USING fts5 (
-    lines, content='', tokenize='porter unicode61 remove_diacritics 2'
-);
-"""
-
-_COLUMNS = """archive_id, session, ordinal, digest, messages, state, request_id, started_unix_ns,
-    archived_unix_ns, worker_id, dp_rank, epoch, seq, placed_unix_ns, block_hashes"""
+_FACT = "key, value, set_unix_ns, ended_unix_ns"
 
 
 class SqliteArchive:
     """`Archive` in the file `path`, which is made when missing."""
 
     def __init__(self, path: Path, tenant: str) -> None:
-        """Open the file and look at its version.
+        """Open the file and bring it to this program's version.
 
         Raises:
             SchemaVersionError: a later program wrote the file.
         """
-        self._path = path
+        self._file = SqliteFile(path, MIGRATIONS)
         self._tenant = tenant
-        self._connection = open_database(path, _SCHEMA, SCHEMA_VERSION, synchronous="FULL")
-        with self._connection:
-            if not self._connection.execute("SELECT 1 FROM tenants").fetchone():
-                self._connection.execute("INSERT INTO tenants VALUES (?)", (tenant,))
+        if not self._rows("SELECT 1 FROM tenants"):
+            with self._file.transaction() as connection:
+                connection.execute("INSERT INTO tenants VALUES (?)", (tenant,))
 
     @property
     def tenant(self) -> str:
@@ -106,255 +76,231 @@ class SqliteArchive:
     @contextmanager
     def writing(self) -> Iterator[SqliteArchiveWriter]:
         """See `Archive.writing`."""
-        with available(self._path), self._connection:
-            self._connection.execute("BEGIN IMMEDIATE")
-            yield SqliteArchiveWriter(self._connection, self._tenant)
+        with self._file.transaction() as connection:
+            yield SqliteArchiveWriter(connection, self._tenant)
+
+    def close(self) -> None:
+        """See `Archive.close`; a closed store opens again when it is used."""
+        self._file.rest()
+
+    # Turns
 
     def live_turns(self) -> Iterator[StoredTurn]:
-        """See `Archive.live_turns`."""
-        with self._reading() as connection:
-            yield from _turns(connection, "WHERE state = 'live' ORDER BY row")
+        """See `TurnReader.live_turns`."""
+        with self._file.reading() as connection:
+            yield from select_turns(connection, "WHERE state = 'live' ORDER BY row")
 
     def sessions(self, *, after: str, limit: int) -> list[SessionSummary]:
-        """See `Archive.sessions`."""
+        """See `TurnReader.sessions`."""
         return self._summaries(
             "WHERE session > ? GROUP BY session ORDER BY session LIMIT ?", after, limit
         )
 
     def session(self, session: str) -> SessionSummary | None:
-        """See `Archive.session`."""
+        """See `TurnReader.session`."""
         return next(iter(self._summaries("WHERE session = ? GROUP BY session", session)), None)
 
     def turns(self, session: str, *, after: int, limit: int) -> list[StoredTurn]:
-        """See `Archive.turns`."""
+        """See `TurnReader.turns`."""
         page = """WHERE session = :session AND ordinal > :after AND ordinal <= coalesce(
                 (SELECT ordinal FROM turns WHERE session = :session AND ordinal > :after
                  ORDER BY ordinal LIMIT 1 OFFSET :limit - 1), 9223372036854775807)
             ORDER BY ordinal, started_unix_ns, archive_id"""
-        with self._reading() as connection:
-            return list(
-                _turns(connection, page, {"session": session, "after": after, "limit": limit})
-            )
+        values = {"session": session, "after": after, "limit": limit}
+        with self._file.reading() as connection:
+            return list(select_turns(connection, page, values))
+
+    def memories(self, *, after: str, limit: int) -> list[StoredTurn]:
+        """See `TurnReader.memories`."""
+        page = "WHERE session = '' AND archive_id > ? ORDER BY archive_id LIMIT ?"
+        with self._file.reading() as connection:
+            return list(select_turns(connection, page, (after, limit)))
+
+    # Everything else that can be looked at
 
     def notices(
         self, *, session: str | None, state: NoticeState | None, after: int, limit: int
     ) -> list[StoredNotice]:
-        """See `Archive.notices`."""
+        """See `RecordReader.notices`."""
         statement = """SELECT position, notice_id, session, state, turns, archive_ids, topic, text,
                 created_unix_ns
             FROM notices WHERE position > :after AND (:session IS NULL OR session = :session)
                 AND (:state IS NULL OR state = :state) ORDER BY position LIMIT :limit"""
         values = {"after": after, "session": session, "state": state, "limit": limit}
-        with self._reading() as connection:
-            return [self._notice(row) for row in connection.execute(statement, values)]
+        return [notice_of_row(row, self._tenant) for row in self._rows(statement, values)]
 
-    def search(self, words: Sequence[str], *, session: str | None, limit: int) -> list[SearchHit]:
-        """See `Archive.search`."""
-        statement = f"""SELECT {_COLUMNS}, found.score FROM
-                (SELECT rowid, -bm25(fts) AS score FROM fts WHERE fts MATCH :match) AS found
-                JOIN turns ON turns.row = found.rowid
-            WHERE :session IS NULL OR session = :session
-            ORDER BY found.score DESC, started_unix_ns DESC, ordinal DESC LIMIT :limit"""  # noqa: S608  constants only
-        match = " OR ".join('"' + word.replace('"', "") + '"' for word in words)
-        values = {"match": match, "session": session, "limit": limit}
-        with self._reading() as connection:
-            rows = connection.execute(statement, values)
-            return [SearchHit(_turn(row), row["score"]) for row in rows]
+    def fact(self, key: str) -> Fact | None:
+        """See `RecordReader.fact`."""
+        rows = self._rows(FACT_NOW, {"key": key, "folded": fold_key(key)})
+        return Fact(*rows[0]) if rows else None
 
-    def close(self) -> None:
-        """See `Archive.close`."""
-        self._connection.close()
+    def facts(self, *, after: str, limit: int) -> list[Fact]:
+        """See `RecordReader.facts`."""
+        statement = f"""SELECT {_FACT} FROM facts WHERE ended_unix_ns = 0 AND key > ?
+            ORDER BY key LIMIT ?"""  # noqa: S608  constants only
+        return [Fact(*row) for row in self._rows(statement, (after, limit))]
+
+    def fact_history(self, key: str, *, limit: int) -> list[Fact]:
+        """See `RecordReader.fact_history`."""
+        statement = f"SELECT {_FACT} FROM facts WHERE key = ? ORDER BY row DESC LIMIT ?"  # noqa: S608  constants only
+        return [Fact(*row) for row in self._rows(statement, (key, limit))]
+
+    def dead_letters(self, *, after: str, limit: int) -> list[DeadLetter]:
+        """See `RecordReader.dead_letters`."""
+        statement = "SELECT * FROM dead_letters WHERE name > ? ORDER BY name LIMIT ?"
+        return [dead_letter_of(row) for row in self._rows(statement, (after, limit))]
+
+    def dead_letter(self, name: str) -> DeadLetter | None:
+        """See `RecordReader.dead_letter`."""
+        rows = self._rows("SELECT * FROM dead_letters WHERE name = ?", (name,))
+        return dead_letter_of(rows[0]) if rows else None
+
+    def tombstones(self) -> list[Tombstone]:
+        """See `RecordReader.tombstones`."""
+        rows = self._rows("SELECT scope, name, erased_unix_ns FROM tombstones ORDER BY 1, 2")
+        return [Tombstone(TombstoneScope(scope), name, erased) for scope, name, erased in rows]
+
+    def stats(self) -> ArchiveStats:
+        """See `RecordReader.stats`."""
+        counts = """SELECT
+            (SELECT count(DISTINCT session) FROM turns WHERE session <> '') AS sessions,
+            (SELECT count(*) FROM turns WHERE state = 'live') AS live_turns,
+            (SELECT count(*) FROM turns WHERE state = 'archived') AS archived_turns,
+            (SELECT count(*) FROM vectors) AS vectors,
+            (SELECT count(*) FROM notices WHERE state = 'pending') AS pending_notices,
+            (SELECT count(*) FROM facts WHERE ended_unix_ns = 0) AS facts,
+            (SELECT count(*) FROM dead_letters) AS dead_letters"""
+        (row,) = self._rows(counts)
+        return ArchiveStats(**dict(row), size_bytes=self._file.size_bytes())
+
+    # What the ranking is made of
+
+    def generation(self) -> int:
+        """See `SearchReader.generation`."""
+        ((generation,),) = self._rows("SELECT generation FROM generation")
+        return int(generation)
+
+    def documents(self, *, after: int) -> Iterator[Document]:
+        """See `SearchReader.documents`."""
+        statement = """SELECT doc, session, ordinal, started_unix_ns, num_terms
+            FROM documents JOIN turns ON turns.row = documents.turn WHERE doc > ? ORDER BY doc"""
+        with self._file.reading() as connection:
+            yield from map(Document._make, connection.execute(statement, (after,)))
+
+    def frequencies(self, terms: Iterable[str]) -> dict[str, int]:
+        """See `SearchReader.frequencies`."""
+        rows = self._among("SELECT term, doc FROM term_counts WHERE term = ?", terms)
+        return {row["term"]: row["doc"] for row in rows}
+
+    def postings(self, terms: Iterable[str]) -> Iterator[Posting]:
+        """See `SearchReader.postings`."""
+        statement = "SELECT term, doc, count(*) FROM term_places WHERE term = ? GROUP BY doc"
+        return map(Posting._make, self._among(statement, terms))
+
+    def documents_turns(self, docs: Iterable[int]) -> dict[int, StoredTurn]:
+        """See `SearchReader.documents_turns`."""
+        statement = f"""SELECT doc, {TURN_COLUMNS}
+            FROM documents JOIN turns ON turns.row = documents.turn WHERE doc = ?"""  # noqa: S608  constants only
+        return {row["doc"]: turn_of(row) for row in self._among(statement, docs)}
+
+    def vectors(self, model: str, *, after: int) -> Iterator[StoredVectors]:
+        """See `SearchReader.vectors`."""
+        statement = "SELECT doc, vectors FROM vectors WHERE doc > ? AND model = ? ORDER BY doc"
+        with self._file.reading() as connection:
+            for row in connection.execute(statement, (after, model)):
+                yield StoredVectors(*row)
+
+    def without_vectors(self, model: str, *, limit: int) -> list[tuple[int, StoredTurn]]:
+        """See `SearchReader.without_vectors`."""
+        statement = f"""SELECT documents.doc AS doc, {TURN_COLUMNS}
+            FROM documents JOIN turns ON turns.row = documents.turn
+            LEFT JOIN vectors ON vectors.doc = documents.doc AND vectors.model = :model
+            WHERE vectors.doc IS NULL ORDER BY documents.doc DESC LIMIT :limit"""  # noqa: S608  constants only
+        rows = self._rows(statement, {"model": model, "limit": limit})
+        return [(row["doc"], turn_of(row)) for row in rows]
+
+    # Removal for good, copies
+
+    def erase_session(self, session: str, now_unix_ns: int) -> Erased:
+        """See `Upkeep.erase_session`."""
+        with self._erasing() as connection:
+            return erase_session(connection, session, now_unix_ns)
+
+    def erase_turn(self, archive_id: str, now_unix_ns: int) -> Erased:
+        """See `Upkeep.erase_turn`."""
+        with self._erasing() as connection:
+            doom(connection, [archive_id])
+            bury(connection, now_unix_ns)
+            return remove_doomed(connection)
+
+    def erase_fact(self, key: str) -> Erased:
+        """See `Upkeep.erase_fact`."""
+        with self._erasing() as connection:
+            return Erased(
+                facts=connection.execute("DELETE FROM facts WHERE key = ?", (key,)).rowcount
+            )
+
+    def erase_all(self, now_unix_ns: int) -> Erased:
+        """Everything of the tenant: a new file takes the old one's place, with a tombstone in it."""
+        counts = """SELECT (SELECT count(*) FROM turns), (SELECT count(*) FROM vectors),
+            (SELECT count(*) FROM notices), (SELECT count(*) FROM facts),
+            (SELECT count(*) FROM dead_letters)"""
+        (row,) = self._rows(counts)
+        generation = self.generation()
+        self._file.remove()
+        with self._file.transaction() as connection:
+            connection.execute("INSERT INTO tenants VALUES (?)", (self._tenant,))
+            connection.execute("UPDATE generation SET generation = ?", (generation + 1,))
+            connection.execute("INSERT INTO tombstones VALUES ('tenant', '', ?)", (now_unix_ns,))
+        return Erased(*row)
+
+    def prune(self, quota: Quota, now_unix_ns: int) -> Erased:
+        """See `Upkeep.prune`."""
+        with self._file.reading() as connection:
+            surplus = beyond(connection, quota)
+        if not surplus:
+            return Erased()
+        with self._erasing() as connection:
+            doom(connection, surplus)
+            bury(connection, now_unix_ns)
+            return remove_doomed(connection)
+
+    def backup(self, path: Path) -> None:
+        """See `Upkeep.backup`."""
+        with self._file.reading() as connection:
+            copy_database(connection, path)
+
+    @contextmanager
+    def _erasing(self) -> Iterator[sqlite3.Connection]:
+        with self._file.transaction() as connection:
+            yield connection
+            optimise_index(connection)
+        self._file.scrub()
 
     def _summaries(self, where: str, *values: object) -> list[SessionSummary]:
         statement = f"""SELECT session, sum(state = 'live'), sum(state = 'archived'),
             max(started_unix_ns) FROM turns {where}"""  # noqa: S608  constants only
-        with self._reading() as connection:
-            return [SessionSummary(*row) for row in connection.execute(statement, values)]
+        return [SessionSummary(*row) for row in self._rows(statement, values)]
 
-    def _notice(self, row: sqlite3.Row) -> StoredNotice:
-        notice = Notice(
-            notice_id=row["notice_id"],
-            tenant=self._tenant,
-            session_id=row["session"],
-            turns=tuple(json.loads(row["turns"])),
-            archive_ids=tuple(json.loads(row["archive_ids"])),
-            topic=row["topic"],
-            text=row["text"],
-            created_unix_ns=row["created_unix_ns"],
-        )
-        return StoredNotice(row["position"], notice, NoticeState(row["state"]))
+    def _rows(self, statement: str, values: Values = ()) -> list[sqlite3.Row]:
+        parameters = values if isinstance(values, dict) else tuple(values)
+        with self._file.reading() as connection:
+            return connection.execute(statement, parameters).fetchall()
 
-    @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        with closing(_connect(self._path)) as connection:
-            connection.execute("PRAGMA query_only = ON")
-            yield connection
+    def _among(self, statement: str, keys: Iterable[object]) -> Iterator[sqlite3.Row]:
+        """The rows of one statement for each of its keys, all from one view of the file."""
+        with self._file.reading() as connection:
+            for key in keys:
+                yield from connection.execute(statement, (key,))
 
     def __repr__(self) -> str:
-        return f"<SqliteArchive {self._path.name}>"
-
-
-class SqliteArchiveWriter:
-    """`ArchiveWriter` over one connection inside its transaction."""
-
-    def __init__(self, connection: sqlite3.Connection, tenant: str) -> None:
-        self._connection = connection
-        self._tenant = tenant
-
-    def session_turns(self, session: str) -> list[StoredTurn]:
-        """See `ArchiveWriter.session_turns`."""
-        where = "WHERE session = ? ORDER BY ordinal, started_unix_ns, archive_id"
-        return list(_turns(self._connection, where, (session,)))
-
-    def turn(self, archive_id: str) -> StoredTurn | None:
-        """See `ArchiveWriter.turn`."""
-        return next(_turns(self._connection, "WHERE archive_id = ?", (archive_id,)), None)
-
-    def newest(self, session: str) -> str | None:
-        """See `ArchiveWriter.newest`."""
-        row = self._connection.execute(
-            """SELECT archive_id FROM turns WHERE session = ?
-            ORDER BY started_unix_ns DESC, ordinal DESC, archive_id DESC LIMIT 1""",
-            (session,),
-        ).fetchone()
-        return None if row is None else str(row[0])
-
-    def insert(self, turn: StoredTurn) -> None:
-        """See `ArchiveWriter.insert`."""
-        values = (
-            *(turn.archive_id, turn.session, turn.ordinal, turn.digest, _packed(turn.messages)),
-            *(TurnState.LIVE, turn.request_id, turn.started_unix_ns, 0),
-            *_placement_values(turn.placement),
-        )
-        marks = ", ".join("?" * len(values))
-        self._connection.execute(
-            f"INSERT OR IGNORE INTO turns ({_COLUMNS}) VALUES ({marks})",  # noqa: S608  constants only
-            values,
-        )
-
-    def supersede(self, archive_id: str) -> None:
-        """See `ArchiveWriter.supersede`."""
-        self._connection.execute(
-            "DELETE FROM turns WHERE archive_id = ? AND state = 'live'", (archive_id,)
-        )
-
-    def place(self, archive_id: str, placement: Placement) -> None:
-        """See `ArchiveWriter.place`."""
-        self._connection.execute(
-            """UPDATE turns SET worker_id = ?, dp_rank = ?, epoch = ?, seq = ?, placed_unix_ns = ?,
-            block_hashes = ? WHERE archive_id = ? AND state = 'live'""",
-            (*_placement_values(placement), archive_id),
-        )
-
-    def archive(self, archive_id: str, now_unix_ns: int) -> bool:
-        """See `ArchiveWriter.archive`."""
-        changed = self._connection.execute(
-            """UPDATE turns SET state = 'archived', archived_unix_ns = ?
-            WHERE archive_id = ? AND state = 'live' RETURNING row, messages""",
-            (now_unix_ns, archive_id),
-        ).fetchone()
-        if changed is None:
-            return False
-        lines = "\n".join(f"{said.role}: {said.text}" for said in _unpacked(changed["messages"]))
-        encodable = lines.encode("utf-8", "replace").decode()
-        self._connection.execute(
-            "INSERT INTO fts (rowid, lines) VALUES (?, ?)", (changed["row"], encodable)
-        )
-        return True
-
-    def add_notice(self, notice: Notice) -> None:
-        """See `ArchiveWriter.add_notice`."""
-        self._connection.execute(
-            """INSERT OR IGNORE INTO notices (notice_id, session, state, turns, archive_ids, topic,
-            text, created_unix_ns) VALUES (?, ?, 'pending', ?, ?, ?, ?, ?)""",
-            (
-                *(notice.notice_id, notice.session_id, json.dumps(notice.turns)),
-                *(json.dumps(notice.archive_ids), notice.topic, notice.text),
-                notice.created_unix_ns,
-            ),
-        )
-
-    def acknowledge(self, notice_id: str) -> bool:
-        """See `ArchiveWriter.acknowledge`."""
-        changed = self._connection.execute(
-            "UPDATE notices SET state = 'acknowledged' WHERE notice_id = ?", (notice_id,)
-        )
-        return changed.rowcount > 0
-
-
-def open_database(path: Path, schema: str, version: int, *, synchronous: str) -> sqlite3.Connection:
-    """The writing connection to a file in write-ahead mode, whose schema is made when missing.
-
-    Raises:
-        SchemaVersionError: the file's `schema_version` is not `version`.
-    """
-    connection = _connect(path)
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(f"PRAGMA synchronous = {synchronous}")
-    if not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
-        made = f"BEGIN; {schema} INSERT INTO schema_version VALUES ({version}); COMMIT;"  # noqa: S608  constants only
-        connection.executescript(made)
-    (found,) = connection.execute("SELECT version FROM schema_version").fetchone()
-    if found != version:
-        connection.close()
-        raise SchemaVersionError(path, found, version)
-    return connection
+        return f"<SqliteArchive {self._file.path.name}>"
 
 
 def tenant_of(path: Path) -> str | None:
     """Whose file it is; None where its creation was cut off before the tenant was written."""
-    with closing(_connect(path)) as connection:
+    with closing(connect(path)) as connection:
         if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'tenants'").fetchone():
             return None
         row = connection.execute("SELECT tenant FROM tenants").fetchone()
         return None if row is None else str(row[0])
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=10.0, check_same_thread=False)
-    connection.row_factory = sqlite3.Row
-    return connection
-
-
-def _turns(
-    connection: sqlite3.Connection, where: str, values: Iterable[Any] | dict[str, Any] = ()
-) -> Iterator[StoredTurn]:
-    parameters = values if isinstance(values, dict) else tuple(values)
-    return map(_turn, connection.execute(f"SELECT {_COLUMNS} FROM turns {where}", parameters))  # noqa: S608  constants only
-
-
-def _turn(row: sqlite3.Row) -> StoredTurn:
-    placement = Placement(
-        stream=StreamId(row["worker_id"], row["dp_rank"]),
-        position=Position(row["epoch"], row["seq"]),
-        started_unix_ns=row["placed_unix_ns"],
-        block_hashes=array("Q", row["block_hashes"]),
-    )
-    return StoredTurn(
-        archive_id=row["archive_id"],
-        session=row["session"],
-        ordinal=row["ordinal"],
-        digest=row["digest"],
-        messages=_unpacked(row["messages"]),
-        placement=placement,
-        request_id=row["request_id"],
-        started_unix_ns=row["started_unix_ns"],
-        state=TurnState(row["state"]),
-        archived_unix_ns=row["archived_unix_ns"],
-    )
-
-
-def _placement_values(placement: Placement) -> tuple[object, ...]:
-    stream, position = placement.stream, placement.position
-    return (
-        *(stream.worker_id, stream.dp_rank, position.epoch, position.seq),
-        *(placement.started_unix_ns, placement.block_hashes.tobytes()),
-    )
-
-
-def _packed(messages: Iterable[Said]) -> str:
-    return json.dumps([[said.role, said.text] for said in messages])
-
-
-def _unpacked(messages: str) -> tuple[Said, ...]:
-    return tuple(Said(role, text) for role, text in json.loads(messages))

@@ -9,7 +9,8 @@ import pytest
 
 from shepherd_events.events import Notice, StreamId
 from shepherd_memory.archive.files import SqliteArchives
-from shepherd_memory.archive.protocol import Archives, SearchHit, StoredTurn, TurnState
+from shepherd_memory.archive.protocol import Archives
+from shepherd_memory.archive.records import StoredTurn, TurnState
 from shepherd_memory.arrivals import Arrival
 from shepherd_memory.clocks import Clocks
 from shepherd_memory.consumer import Consumer
@@ -17,7 +18,7 @@ from shepherd_memory.fake import SpelledTranscript
 from shepherd_memory.index_store import IndexStore
 from shepherd_memory.metrics import Metrics
 from shepherd_memory.recorder import Transcript
-from shepherd_memory.search import search
+from shepherd_memory.search import SearchHit, search
 
 STREAMS = [StreamId(f"w{number}") for number in range(1, 5)]
 

@@ -58,7 +58,7 @@ class DyingArchives(SqliteArchives):
         if tenant != self._dies_in:
             return kept
         if tenant not in self._dying:
-            self._dying[tenant] = DyingArchive(kept._path, tenant)
+            self._dying[tenant] = DyingArchive(kept._file.path, tenant)
             self._dying[tenant].power_fails = True
         return self._dying[tenant]
 

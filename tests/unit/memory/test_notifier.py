@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from shepherd_events.events import StreamId
 from shepherd_events.stream_cursor import Position
-from shepherd_memory.archive.protocol import StoredTurn
+from shepherd_memory.archive.records import StoredTurn
 from shepherd_memory.block_index import Chain
 from shepherd_memory.eviction import Placement
 from shepherd_memory.fake import SpelledTranscript, spell
