@@ -21,7 +21,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,7 @@ from shepherd_events.discovery import (
     StreamLeft,
 )
 from shepherd_events.errors import KvEventsError
+from shepherd_events.event_filter import EventFilter, StreamFilter
 from shepherd_events.events import StreamAddress, StreamId
 from shepherd_events.resident_set import ResidentSet
 from shepherd_events.stream_cursor import Position
@@ -175,6 +176,7 @@ async def follow(
     cursors: CursorStore | None = None,
     save_every_s: float = 1.0,
     max_waiting: int = 256,
+    wanted: EventFilter | None = None,
     keys: TenantKeys | None = None,
     patience: Patience = _DEFAULT_PATIENCE,
     connect: Connect = connect_by_address,
@@ -185,7 +187,9 @@ async def follow(
     each stream goes on where it was left; what was handed out counts as dealt
     with when the next change is asked for, and is saved then, at the latest
     `save_every_s` seconds later and in the end.  At most `max_waiting` changes wait.
-    `keys` open sealed tokens, as `subscribe` says.
+    `wanted` leaves out what does not match: streams of other workers are not read at
+    all, and what is left out of a stream counts as dealt with.  `keys` open sealed
+    tokens, as `subscribe` says.
 
     Raises:
         OSError, KvEventsError: `cursors` cannot be read.
@@ -198,6 +202,7 @@ async def follow(
         from_head=from_head,
         keep_residents=keep_residents,
         max_waiting=max_waiting,
+        wanted=wanted,
     )
     tasks = [asyncio.create_task(follower.run())]
     if cursors is not None:
@@ -224,6 +229,7 @@ class StreamFollower:
         from_head: bool,
         keep_residents: bool,
         max_waiting: int,
+        wanted: EventFilter | None,
     ) -> None:
         self._directory = directory
         self._subscribe = subscribe
@@ -231,6 +237,8 @@ class StreamFollower:
         self._keep_residents = keep_residents
         self._queue: asyncio.Queue[Change] = asyncio.Queue(max_waiting)
         self._tasks: dict[StreamId, asyncio.Task[None]] = {}
+        self._wanted = wanted
+        self._filters: dict[StreamId, StreamFilter] = {}
         self._handed_out: StreamItem | None = None
         self.finished = positions
         """Where each stream was left: the last item that the consumer has dealt with."""
@@ -249,11 +257,25 @@ class StreamFollower:
             self._handed_out = None
 
     async def __anext__(self) -> Change:
-        self.finish()
-        change = await self._queue.get()
-        if isinstance(change, StreamItem):
-            self._handed_out = change
-        return change
+        while True:
+            self.finish()
+            change = await self._queue.get()
+            if isinstance(change, StreamItem):
+                self._handed_out = change
+            shown = self._filtered(change)
+            if shown is not None:
+                return shown
+
+    def _filtered(self, change: Change) -> Change | None:
+        """What is left of a change, as its stream's filter has it."""
+        if self._wanted is None or isinstance(change, StreamJoined):
+            return change
+        if isinstance(change, StreamLeft):
+            self._filters.pop(change.stream, None)
+            return change
+        known = self._filters.setdefault(change.stream, StreamFilter(self._wanted))
+        item = known.apply(change.item)
+        return None if item is None else replace(change, item=item)
 
     async def run(self) -> None:
         """Follow the directory until cancelled; then every stream is let go."""
@@ -285,6 +307,8 @@ class StreamFollower:
             return
         descriptor = event.descriptor
         stream = descriptor.address.stream
+        if self._wanted is not None and not self._wanted.wants(stream):
+            return
         before = self.streams.get(stream)
         if before is not None:
             if before.descriptor.address == descriptor.address:

@@ -1,6 +1,6 @@
 """A subscription for programs without asyncio: an ordinary iterator.
 
-    with subscribe_sync(address) as stream:
+    with subscribe_sync("tcp://127.0.0.1:5557") as stream:
         for item in stream: ...
 
 The subscription lives in an event loop in a thread of its own, which works only
@@ -18,11 +18,14 @@ from concurrent.futures import CancelledError, Future
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from shepherd_events.event_filter import EventFilter
 from shepherd_events.events import StreamAddress
+from shepherd_events.resident_set import ResidentSet
 from shepherd_events.stream_cursor import Position
 from shepherd_events.subscriber import Subscription, subscribe
 from shepherd_events.subscription_types import Item, Patience, StreamState, SubscriptionCounters
-from shepherd_events.transports import connect as connect_by_address
+from shepherd_events.transports import NO_CREDENTIALS
+from shepherd_events.transports.credentials import ReaderCredentials
 from shepherd_events.transports.protocol import Connect
 
 if TYPE_CHECKING:
@@ -36,30 +39,36 @@ _DEFAULT_PATIENCE = Patience()
 
 @contextmanager
 def subscribe_sync(
-    address: StreamAddress,
+    source: StreamAddress | str,
     *,
     after: Position | None = None,
     from_head: bool = False,
+    residents: ResidentSet | None = None,
+    wanted: EventFilter | None = None,
     keys: TenantKeys | None = None,
+    credentials: ReaderCredentials = NO_CREDENTIALS,
     patience: Patience = _DEFAULT_PATIENCE,
-    connect: Connect = connect_by_address,
+    connect: Connect | None = None,
 ) -> Iterator[SyncSubscription]:
     """Read a stream as `subscribe` does, without asyncio.
 
+    `residents` are at the item that was handed out last until the next one is asked for.
+
     Raises:
-        TransportError: the address names nothing that can be connected to.
+        TransportError, ValueError: as `subscribe`.
     """
-    stream = SyncSubscription(
-        subscribe(
-            address,
-            after=after,
-            from_head=from_head,
-            keys=keys,
-            patience=patience,
-            connect=connect,
-        ),
-        after or Position(address.epoch, 0),
+    opening = subscribe(
+        source,
+        after=after,
+        from_head=from_head,
+        residents=residents,
+        wanted=wanted,
+        keys=keys,
+        credentials=credentials,
+        patience=patience,
+        connect=connect,
     )
+    stream = SyncSubscription(opening, max_fetched=_MAX_FETCHED if residents is None else 1)
     try:
         yield stream
     finally:
@@ -70,10 +79,10 @@ class SyncSubscription:
     """An iterator of items that ends when it is closed; one thread iterates, any may close."""
 
     def __init__(
-        self, opening: AbstractAsyncContextManager[Subscription], position: Position
+        self, opening: AbstractAsyncContextManager[Subscription], *, max_fetched: int
     ) -> None:
         self._opening = opening
-        self._position = position
+        self._max_fetched = max_fetched
         self._fetched: deque[tuple[Item, Position]] = deque()
         self._fetching: Future[list[tuple[Item, Position]]] | None = None
         self._closing = threading.Lock()
@@ -85,6 +94,7 @@ class SyncSubscription:
         self._thread.start()
         try:
             self._subscription = self._call(opening.__aenter__())
+            self._position = self._subscription.position
         except BaseException:
             self._stop()
             raise
@@ -151,7 +161,7 @@ class SyncSubscription:
         """The next item, and those that need not be waited for."""
         stream = self._subscription
         items = [(await anext(stream), stream.position)]
-        while stream.num_ready and len(items) < _MAX_FETCHED:
+        while stream.num_ready and len(items) < self._max_fetched:
             items.append((await anext(stream), stream.position))
         return items
 

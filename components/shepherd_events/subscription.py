@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING
 from shepherd_events.control import Status
 from shepherd_events.control_client import ControlClient
 from shepherd_events.errors import KvEventsError, RequestFailedError
+from shepherd_events.event_filter import StreamFilter
 from shepherd_events.events import Frame, Goodbye, Heartbeat, StreamAddress, Tombstone
 from shepherd_events.frame_intake import FrameIntake
 from shepherd_events.retry_schedule import RetrySchedule
@@ -78,6 +79,7 @@ class Subscription:
         *,
         from_head: bool,
         residents: Residents | None,
+        wanted: StreamFilter | None,
         keys: TenantKeys | None,
         patience: Patience,
         clock: Callable[[], float],
@@ -97,6 +99,7 @@ class Subscription:
         self._position = position
         self._from_head = from_head
         self._residents = residents
+        self._wanted = wanted
         self._intake = FrameIntake(address.stream, keys)
         self._ready: deque[Item] = deque()
         self._head_unknown = True
@@ -159,6 +162,14 @@ class Subscription:
         return self
 
     async def __anext__(self) -> Item:
+        while True:
+            item = await self._next()
+            shown = item if self._wanted is None else self._wanted.apply(item)
+            if shown is not None:
+                return shown
+
+    async def _next(self) -> Item:
+        """The next item, whether it is wanted or not."""
         self._items += 1
         if self._items % _ITEMS_BETWEEN_PAUSES == 0:
             await asyncio.sleep(0)

@@ -149,6 +149,7 @@ def _transport(config: WorkerConfig, stream: StreamId) -> PublisherTransport:
 
 def _nats_transport(config: WorkerConfig, stream: StreamId) -> PublisherTransport:
     try:
+        from shepherd_events.transports.nats_log import Retention  # noqa: PLC0415 - an extra
         from shepherd_events.transports.nats_publisher import (  # noqa: PLC0415 - an extra
             NatsPublisherTransport,
         )
@@ -157,7 +158,10 @@ def _nats_transport(config: WorkerConfig, stream: StreamId) -> PublisherTranspor
             f"--kv-events nats needs the package {error.name}: pip install 'shepherd-worker[nats]'"
         ) from error
     return NatsPublisherTransport(
-        config.stream_endpoint, stream, credentials=config.nats_credentials
+        config.stream_endpoint,
+        stream,
+        credentials=config.nats_credentials,
+        retention=Retention(replicas=config.kv_events_replicas),
     )
 
 

@@ -55,6 +55,13 @@ class StreamOptions:
     kv_events_nkey_file: str = option(
         "File with the NKEY seed that this worker shows the broker.", default="", group="events"
     )
+    kv_events_replicas: int = option(
+        "For nats: brokers that keep the stream's log; with 3 it outlives any one of them.",
+        default=1,
+        minimum=1,
+        maximum=5,
+        group="events",
+    )
     kv_events_epoch_file: str = option(
         "File that keeps the stream's last epoch, for a --worker-id that comes back after the clock was set back; "
         "empty has none. Over nats the broker's log knows it as well.",

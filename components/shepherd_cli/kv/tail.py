@@ -12,8 +12,7 @@ from shepherd_cli.kv.sources import Source
 from shepherd_cli.kv.terminal import say, write
 from shepherd_events.cursor_store import FileCursorStore
 from shepherd_events.discovery import StreamJoined, StreamLeft
-from shepherd_events.event_filter import EventFilter, StreamFilter
-from shepherd_events.events import StreamId
+from shepherd_events.event_filter import EventFilter
 from shepherd_events.follow import Change, StreamItem, follow
 
 
@@ -36,21 +35,17 @@ class Tail:
     def __init__(self, options: TailOptions, clock_ns: Callable[[], int] = time.time_ns) -> None:
         self._options = options
         self._clock_ns = clock_ns
-        self._filters: dict[StreamId, StreamFilter] = {}
 
     def lines(self, change: Change) -> list[str]:
         """The lines of one change; joins and leaves have none."""
         if not isinstance(change, StreamItem):
             return []
         options = self._options
-        if not options.wanted.wants(change.stream):
-            return []
-        known = self._filters.setdefault(change.stream, StreamFilter(options.wanted))
-        item = known.apply(change.item)
-        if item is None:
-            return []
         events = lines_of(
-            change.stream, item, at_unix_ns=self._clock_ns(), with_tokens=options.with_tokens
+            change.stream,
+            change.item,
+            at_unix_ns=self._clock_ns(),
+            with_tokens=options.with_tokens,
         )
         return [options.show(event) for event in events]
 
@@ -65,6 +60,7 @@ async def run_tail(source: Source, urls: Sequence[str], options: TailOptions) ->
             directory,
             from_head=not options.from_start,
             cursors=store,
+            wanted=options.wanted,
             keys=source.keys,
             connect=source.connect,
         ) as changes,

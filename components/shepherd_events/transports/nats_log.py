@@ -37,6 +37,8 @@ class Retention:
 
     max_bytes: int = 256 << 20
     max_age_s: float = 86_400.0
+    replicas: int = 1
+    """Brokers that keep it, and of which a minority may die; 1, 3 or 5."""
 
 
 class NatsLog:
@@ -59,6 +61,7 @@ class NatsLog:
             discard=DiscardPolicy.OLD,
             max_bytes=retention.max_bytes,
             max_age=retention.max_age_s,
+            num_replicas=retention.replicas,
             duplicate_window=min(DUPLICATE_WINDOW_S, retention.max_age_s),
         )
         try:

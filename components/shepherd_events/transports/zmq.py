@@ -4,9 +4,10 @@
     control   [request id, request] / [.., reply] DEALER <-> ROUTER, one request at a time
 
 Without CURVE keys readers are not authenticated, so that only loopback addresses
-are listened on; with them both sockets are encrypted and behind a gate.  A frame crosses two bounded queues and the kernel's buffers; what does not fit is
-dropped there and found missing by the reader.  A reader that stops in the
-middle of a replay holds back a few replies of its own and nothing else.
+are listened on; with them both sockets are encrypted and behind a gate.  A frame
+crosses two bounded queues and the kernel's buffers; what does not fit is dropped
+there and found missing by the reader.  A reader that stops in the middle of a
+replay holds back a few replies of its own and nothing else.
 
 Source: the ZeroMQ guide's Clone pattern (chapter 5), less its server-side state.
 """
@@ -40,6 +41,10 @@ _UNREAD_REPLIES = 4
 """Replies that wait for one reader; more are dropped, and the reader asks again."""
 _RECONNECT_MS = 50
 _RECONNECT_MAX_MS = 2000
+_PING_MS = 2000
+_SILENCE_MS = 6000
+"""A reader only listens: without pings, a connection whose other end vanished without a word, or
+which lost its framing, would look alive for ever."""
 
 
 class ZmqPublisherTransport:
@@ -206,6 +211,8 @@ class ZmqSubscriberTransport:
         socket.maxmsgsize = max_bytes
         socket.reconnect_ivl = _RECONNECT_MS
         socket.reconnect_ivl_max = _RECONNECT_MAX_MS
+        socket.heartbeat_ivl = _PING_MS
+        socket.heartbeat_timeout = _SILENCE_MS
         socket.ipv6 = "[" in endpoint
         if self._keys is not None:
             own, socket.curve_serverkey = self._keys
