@@ -48,7 +48,7 @@ async def test_a_text_that_is_no_url_is_refused(url: str) -> None:
 
 
 async def test_a_url_at_which_nobody_answers_is_told() -> None:
-    with pytest.raises(NoAnswerError, match="did not answer within 0.2 s"):
+    with pytest.raises(NoAnswerError, match=r"did not answer within 0\.2 s"):
         async with subscribe("tcp://127.0.0.1:9?control=9&worker=w", patience=PATIENCE):
             pass
 
