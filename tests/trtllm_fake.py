@@ -14,6 +14,7 @@ from prometheus_client import REGISTRY
 from shepherd_worker.engine.embedded.runner import Runner
 
 FAKES = Path(__file__).parent / "fakes"
+COMPONENTS = FAKES.parents[1] / "components"
 VERSIONS = ("1.2.0", "1.3.0rc20", "1.3.0rc26")
 DEFAULT_VERSION = "1.3.0rc20"
 _OURS = ("tensorrt_llm", "trtllm_backend")
@@ -28,6 +29,18 @@ def use_fake_trtllm(version: str = DEFAULT_VERSION) -> None:
     if loaded is None or loaded.VARIANT.version != version:
         forget_trtllm()
         _forget_native_metrics()
+
+
+def fake_environment(version: str = DEFAULT_VERSION, runner: str = "torch") -> dict[str, str]:
+    """What a worker's process needs to find the fake and take it for the engine."""
+    path = [str(COMPONENTS), str(FAKES), os.environ.get("PYTHONPATH", "")]
+    return {
+        "PYTHONPATH": ":".join(path),
+        "FAKE_TRTLLM_VERSION": version,
+        "FAKE_TRTLLM_RUNNER": runner,
+        "SHEPHERD_ENGINE": "trtllm",
+        "SHEPHERD_BLOCK_SIZE": "16",
+    }
 
 
 def forget_trtllm() -> None:

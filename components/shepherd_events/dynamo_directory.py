@@ -73,7 +73,7 @@ class DynamoDirectory:
 
     async def watch(self) -> AsyncIterator[DirectoryEvent]:
         """See `StreamDirectory.watch`."""
-        known: dict[tuple[int, int], StreamDescriptor] = {}
+        known: dict[tuple[int, int], list[StreamDescriptor]] = {}
         while True:
             present = {
                 (index, instance)
@@ -81,14 +81,15 @@ class DynamoDirectory:
                 for instance in client.instance_ids()
             }
             for key in known.keys() - present:
-                stream = known.pop(key).address.stream
-                if self._where.get(stream) == self._place(key):  # not taken over by a successor
-                    del self._where[stream]
-                    yield StreamLeft(stream)
+                for stream in [each.address.stream for each in known.pop(key)]:
+                    if self._where.get(stream) == self._place(key):  # no successor has taken over
+                        del self._where[stream]
+                        yield StreamLeft(stream)
             for key in sorted(present - known.keys()):
-                descriptor = await self._describe(key)
-                if descriptor is not None:
-                    known[key] = descriptor
+                descriptors = await self._describe(key)
+                if descriptors:
+                    known[key] = descriptors
+                for descriptor in descriptors:
                     yield StreamJoined(descriptor)
             await asyncio.sleep(self._poll_s)
 
@@ -97,24 +98,25 @@ class DynamoDirectory:
         if stream not in self._where:
             raise ConnectionError(f"stream {stream} is not in the directory")
         client, instance = self._where[stream]
-        answer = await _ask(client, instance, {"want": "tokenizer"}, ASSETS_TIMEOUT_S)
+        (answer, *_) = await _ask(client, instance, {"want": "tokenizer"}, ASSETS_TIMEOUT_S)
         return TokenizerAssets.from_json(answer)
 
     def _place(self, key: tuple[int, int]) -> tuple[Client, int]:
         index, instance = key
         return self._clients[index], instance
 
-    async def _describe(self, key: tuple[int, int]) -> StreamDescriptor | None:
-        """The descriptor of one instance; None where it does not answer yet, or has no stream."""
+    async def _describe(self, key: tuple[int, int]) -> list[StreamDescriptor]:
+        """The streams of one instance, one per rank; none where it does not answer yet, or has none."""
         client, instance = self._place(key)
         try:
-            answer = await _ask(client, instance, {"want": "descriptor"}, DESCRIPTOR_TIMEOUT_S)
-            descriptor = StreamDescriptor.from_json(answer)
+            answers = await _ask(client, instance, {"want": "descriptor"}, DESCRIPTOR_TIMEOUT_S)
+            descriptors = [StreamDescriptor.from_json(answer) for answer in answers]
         except (ConnectionError, ValueError) as error:
             log.info("instance %x did not describe its stream: %s", instance, error)
-            return None
-        self._where[descriptor.address.stream] = (client, instance)
-        return descriptor
+            return []
+        for descriptor in descriptors:
+            self._where[descriptor.address.stream] = (client, instance)
+        return descriptors
 
     def close(self) -> None:
         """Leave Dynamo."""
@@ -123,16 +125,20 @@ class DynamoDirectory:
             self._runtime = None
 
 
-async def _ask(client: Client, instance: int, question: dict[str, Any], limit_s: float) -> Any:
-    """The one answer of an instance.
+async def _ask(
+    client: Client, instance: int, question: dict[str, Any], limit_s: float
+) -> list[Any]:
+    """What an instance answers; at least one thing.
 
     Raises:
         ConnectionError: it did not answer in time, or with an error.
     """
     try:
         async with asyncio.timeout(limit_s):
-            async for answer in await client.direct(question, instance, annotated=False):
-                return answer
+            stream = await client.direct(question, instance, annotated=False)
+            answers = [answer async for answer in stream]
     except Exception as error:
         raise ConnectionError(f"instance {instance:x}: {error}") from error
-    raise ConnectionError(f"instance {instance:x} answered nothing")
+    if not answers:
+        raise ConnectionError(f"instance {instance:x} answered nothing")
+    return answers

@@ -50,7 +50,7 @@ class RouterFeed(Protocol):
 
 
 class EventBridge:
-    """Reads one engine's events for as long as the engine lives."""
+    """Reads the events of one rank of an engine for as long as the engine lives."""
 
     def __init__(
         self,
@@ -64,9 +64,9 @@ class EventBridge:
         self._completes_turns = completes_turns
         """False on a prefill worker: the turn ends where its answer is generated."""
 
-    async def run(self, engine: Engine) -> None:
+    async def run(self, engine: Engine, rank: int = 0) -> None:
         """Pass events on until the engine closes."""
-        async for batch in engine.cache_events():
+        async for batch in engine.cache_events(rank):
             self.forward(batch)
 
     def forward(self, batch: tuple[CacheEvent, ...]) -> None:

@@ -7,6 +7,7 @@ The same document answers the engine route `shepherd/health` and, through
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -49,6 +50,7 @@ class StreamPosition:
     epoch: int
     head_seq: int
     dropped_total: int
+    dp_rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,9 @@ class HealthReport:
     requests: RequestCounts
     blocks: BlockCounts
     stream: StreamPosition | None = None
+    """Of the first rank."""
+    other_streams: tuple[StreamPosition, ...] = ()
+    """Of the other attention-parallel ranks, in their order."""
 
 
 class Health:
@@ -86,7 +91,7 @@ class Health:
         *,
         healthy: bool,
         in_progress: int,
-        stream: StreamPosition | None,
+        streams: Sequence[StreamPosition],
     ) -> HealthReport:
         """The document as of now."""
         return HealthReport(
@@ -99,7 +104,8 @@ class Health:
             uptime_seconds=round(time.monotonic() - self._started, 3),
             requests=RequestCounts(in_progress, stats.num_running, stats.num_waiting),
             blocks=BlockCounts(stats.blocks_referenced, stats.blocks_cached, stats.blocks_empty),
-            stream=stream,
+            stream=streams[0] if streams else None,
+            other_streams=tuple(streams[1:]),
         )
 
 

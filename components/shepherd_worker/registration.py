@@ -106,7 +106,8 @@ class Registration:
         """Kept: Dynamo logs an error per discovery event for a client that was dropped."""
         self.salts = Salts()
         """Of the requests that came."""
-        self.router: DynamoRouterFeed | None = None
+        self.routers: list[DynamoRouterFeed] = []
+        """By attention-parallel rank; empty where the router is told nothing."""
 
     @property
     def instance_id(self) -> int:
@@ -119,7 +120,8 @@ class Registration:
         tells_router = config.role in {Role.AGGREGATED, Role.PREFILL}
         runtime_config = ModelRuntimeConfig()
         runtime_config.context_length = info.max_seq_len
-        runtime_config.total_kv_blocks = info.num_blocks.get(Tier.DEVICE, 0)
+        runtime_config.total_kv_blocks = info.num_blocks.get(Tier.DEVICE, 0) // info.num_ranks
+        runtime_config.data_parallel_size = info.num_ranks
         runtime_config.max_num_seqs = info.max_batch_size
         runtime_config.max_num_batched_tokens = info.max_num_tokens
         runtime_config.enable_local_indexer = tells_router
@@ -136,17 +138,17 @@ class Registration:
             needs=needs,
         )
         if tells_router:
-            self.router = DynamoRouterFeed(
-                KvEventPublisher(
-                    self._generate,
-                    kv_block_size=info.block_size,
-                    dp_rank=0,
-                    enable_local_indexer=True,
-                ),
-                info.block_size,
-                self.salts,
-            )
+            self.routers = [self._router_feed(info, rank) for rank in range(info.num_ranks)]
         await self._load.create_endpoint(self._generate)
+
+    def _router_feed(self, info: EngineInfo, rank: int) -> DynamoRouterFeed:
+        publisher = KvEventPublisher(
+            self._generate,
+            kv_block_size=info.block_size,
+            dp_rank=rank,
+            enable_local_indexer=True,
+        )
+        return DynamoRouterFeed(publisher, info.block_size, self.salts)
 
     async def encode_workers(self, path: str) -> EncodeClient:
         """The workers of the encode role at an endpoint, now and later."""
@@ -222,7 +224,9 @@ class Registration:
 
     def publish_load(self, stats: EngineStats) -> None:
         """Tell the router how full this worker is."""
-        self._load.publish(dp_rank=0, kv_used_blocks=stats.blocks_referenced)
+        used = stats.rank_blocks_referenced or (stats.blocks_referenced,)
+        for rank, num_blocks in enumerate(used):
+            self._load.publish(dp_rank=rank, kv_used_blocks=num_blocks)
 
     async def unregister(self) -> None:
         """Leave discovery, so that no new request comes."""
@@ -233,8 +237,8 @@ class Registration:
 
     def shutdown(self) -> None:
         """End `serve`."""
-        if self.router is not None:
-            self.router.close()
+        for router in self.routers:
+            router.close()
         self._runtime.shutdown()
 
 
@@ -258,7 +262,7 @@ class EncodeClient:
 
 
 class DynamoRouterFeed:
-    """Our block events for Dynamo's KV router, which takes hashes as signed integers."""
+    """One rank's block events for Dynamo's KV router, which takes hashes as signed integers."""
 
     def __init__(self, publisher: KvEventPublisher, block_size: int, salts: Salts) -> None:
         self._publisher = publisher

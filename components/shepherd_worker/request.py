@@ -149,6 +149,8 @@ class GenerateRequest:
     cache_salt: str = ""
     """Enters the root of the block hash: requests with different salts share no block."""
     lora_name: str = ""
+    dp_rank: int | None = None
+    """The attention-parallel rank that must compute it; None lets the engine choose."""
     retention: Retention | None = None
     """None leaves every block as it is, new ones at the default priority."""
     origin: Attribution | None = None

@@ -1,10 +1,11 @@
-"""The worker's KV event stream: the publisher, and how readers are told of it."""
+"""The worker's KV event streams: their publishers, and how readers are told of them."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from contextlib import ExitStack
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Self, TypeVar
 from urllib.parse import urlsplit
 
 from shepherd_events.block_hash import HASH_ALGO
@@ -27,15 +28,29 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Counters = TypeVar("Counters", PublisherCounters, MsgpackCounters)
+
+
+@dataclass(frozen=True, slots=True)
+class RankStream:
+    """Where one attention-parallel rank's events go; nowhere with `--kv-events none`."""
+
+    own: KvEventPublisher | None
+    also: MsgpackPublisher | None
+    """The blocks in vLLM's form."""
+
+    @property
+    def publishers(self) -> tuple[StreamPublisher, ...]:
+        """All that must be told what the rank's cache does."""
+        return tuple(each for each in (self.own, self.also) if each is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class WorkerStream:
-    """An open stream, or none at all with `--kv-events none` and in a role without a cache."""
+    """The open streams of a worker, by rank; none at all in a role without a cache."""
 
-    publisher: KvEventPublisher | None
-    descriptor: StreamDescriptor | None
-    also: MsgpackPublisher | None = None
-    """The blocks in vLLM's form."""
+    ranks: tuple[RankStream, ...]
+    descriptors: tuple[StreamDescriptor, ...]
 
     @classmethod
     def open(
@@ -45,7 +60,7 @@ class WorkerStream:
         instance_id: int,
         salt_of: SaltOf = lambda _: None,
     ) -> Self:
-        """Bind the endpoints and publish the stream's first frame.
+        """Bind the endpoints and publish the first frame of each stream.
 
         `salt_of` is what the form of vLLM needs.
 
@@ -54,73 +69,109 @@ class WorkerStream:
             UnusableInputError: the endpoint, a key or the epoch file cannot be used.
         """
         if config.role is Role.ENCODE:
-            return cls(None, None)
-        also = _open_also(config, salt_of)
-        if config.kv_events == "none":
-            return cls(None, None, also)
-        stream = StreamId(config.worker_id or f"{instance_id:x}")
-        epoch_path = config.kv_events_epoch_file
-        try:
-            publisher = KvEventPublisher(
-                stream,
-                _info(config, info),
-                _transport(config, stream),
-                epoch_file=EpochFile(epoch_path) if epoch_path else None,
-                veil=config.veil(),
+            return cls((), ())
+        worker_id = config.worker_id or f"{instance_id:x}"
+        with ExitStack() as opened:
+            ranks = tuple(
+                RankStream(
+                    also=_open_also(config, rank, salt_of, opened),
+                    own=_open(config, info, StreamId(worker_id, rank), opened),
+                )
+                for rank in range(info.num_ranks)
             )
-            publisher.start()
-        except (KvEventsError, ValueError) as error:
-            if also is not None:
-                also.close()
-            raise UnusableInputError(
-                f"--kv-events-endpoint {config.stream_endpoint}: {error}"
-            ) from error
-        return cls(
-            publisher,
-            StreamDescriptor(
-                address=publisher.address,
-                role=config.role.value,
-                model=config.model_name,
-                block_size=info.block_size,
-            ),
-            also,
-        )
-
-    @property
-    def publishers(self) -> tuple[StreamPublisher, ...]:
-        """All that must be told what the cache does."""
-        return tuple(each for each in (self.publisher, self.also) if each is not None)
+            opened.pop_all()  # from here on `close` does it
+        own = [each.own for each in ranks if each.own is not None]
+        return cls(ranks, tuple(_describe(config, info, publisher) for publisher in own))
 
     def counters(self) -> PublisherCounters | None:
-        """What the publisher counted; from any thread."""
-        return None if self.publisher is None else self.publisher.counters
+        """What the publishers counted together; from any thread."""
+        return _total([rank.own.counters for rank in self.ranks if rank.own is not None])
 
     def also_counters(self) -> MsgpackCounters | None:
-        """What the publisher in vLLM's form counted; from any thread."""
-        return None if self.also is None else self.also.counters
+        """What the publishers in vLLM's form counted together; from any thread."""
+        return _total([rank.also.counters for rank in self.ranks if rank.also is not None])
 
-    def position(self) -> StreamPosition | None:
-        """The stream's head, for the health report."""
-        if self.publisher is None:
-            return None
-        address = self.publisher.address
-        return StreamPosition(
-            worker_id=address.stream.worker_id,
-            epoch=address.epoch,
-            head_seq=self.publisher.head_seq,
-            dropped_total=self.publisher.counters.dropped_events,
-        )
+    def positions(self) -> list[StreamPosition]:
+        """The head of each stream, for the health report."""
+        return [
+            StreamPosition(
+                worker_id=publisher.stream.worker_id,
+                epoch=publisher.address.epoch,
+                head_seq=publisher.head_seq,
+                dropped_total=publisher.counters.dropped_events,
+                dp_rank=publisher.stream.dp_rank,
+            )
+            for publisher in (rank.own for rank in self.ranks)
+            if publisher is not None
+        ]
 
     def close(self) -> None:
         """Say goodbye; blocks for at most a second or so, safe to call twice."""
-        if self.publisher is not None:
-            self.publisher.close("worker shut down")
-        if self.also is not None:
-            self.also.close()
+        for rank in self.ranks:
+            if rank.own is not None:
+                rank.own.close("worker shut down")
+            if rank.also is not None:
+                rank.also.close()
 
 
-def _open_also(config: WorkerConfig, salt_of: SaltOf) -> MsgpackPublisher | None:
-    """The stream in vLLM's form, where it is asked for."""
+def _total(counters: list[Counters]) -> Counters | None:
+    """The sum, field by field; None of nothing."""
+    if not counters:
+        return None
+    rows = [[getattr(each, field.name) for field in fields(each)] for each in counters]
+    return type(counters[0])(*(sum(column) for column in zip(*rows, strict=True)))
+
+
+def _open(
+    config: WorkerConfig, info: EngineInfo, stream: StreamId, opened: ExitStack
+) -> KvEventPublisher | None:
+    """Start a rank's publisher, which `opened` closes where another one cannot be started."""
+    if config.kv_events == "none":
+        return None
+    try:
+        publisher = KvEventPublisher(
+            stream,
+            _info(config, info),
+            _transport(config, stream),
+            epoch_file=_epoch_file(config.kv_events_epoch_file, stream.dp_rank),
+            veil=config.veil(),
+        )
+        publisher.start()
+    except (KvEventsError, ValueError) as error:
+        raise UnusableInputError(
+            f"--kv-events-endpoint {config.stream_endpoint}: {error}"
+        ) from error
+    opened.callback(publisher.close, "worker did not start")
+    return publisher
+
+
+def _describe(
+    config: WorkerConfig, info: EngineInfo, publisher: KvEventPublisher
+) -> StreamDescriptor:
+    return StreamDescriptor(
+        address=publisher.address,
+        role=config.role.value,
+        model=config.model_name,
+        block_size=info.block_size,
+    )
+
+
+def _epoch_file(path: str, rank: int) -> EpochFile | None:
+    """Each rank's stream has epochs of its own."""
+    if not path:
+        return None
+    return EpochFile(f"{path}.{rank}" if rank else path)
+
+
+def _port(first: int, rank: int) -> int:
+    """Ranks listen one after the other, from a port that was named on; 0 takes free ones."""
+    return first + rank if first else 0
+
+
+def _open_also(
+    config: WorkerConfig, rank: int, salt_of: SaltOf, opened: ExitStack
+) -> MsgpackPublisher | None:
+    """A rank's stream in vLLM's form, where it is asked for; closed by `opened` as above."""
     endpoint = config.msgpack_endpoint
     if endpoint is None:
         return None
@@ -128,11 +179,18 @@ def _open_also(config: WorkerConfig, salt_of: SaltOf) -> MsgpackPublisher | None
         MsgpackPublisher,
     )
 
-    also = MsgpackPublisher(endpoint, salt_of=salt_of)
+    replay = endpoint.replay_port
+    endpoint = replace(
+        endpoint,
+        port=_port(endpoint.port, rank),
+        replay_port=None if replay is None else _port(replay, rank),
+    )
+    also = MsgpackPublisher(endpoint, dp_rank=rank, salt_of=salt_of)
     try:
         also.start()
     except KvEventsError as error:
         raise UnusableInputError(f"--kv-events-also {config.kv_events_also}: {error}") from error
+    opened.callback(also.close)
     log.info("blocks in vLLM's form at %s, replays at %s", also.live, also.replay or "none")
     return also
 
@@ -144,7 +202,8 @@ def _transport(config: WorkerConfig, stream: StreamId) -> PublisherTransport:
     from shepherd_events.transports.zmq import ZmqPublisherTransport  # noqa: PLC0415 - as above
 
     url = urlsplit(config.stream_endpoint)
-    return ZmqPublisherTransport(url.hostname or "", url.port or 0, curve=config.curve_credentials)
+    port = _port(url.port or 0, stream.dp_rank)
+    return ZmqPublisherTransport(url.hostname or "", port, curve=config.curve_credentials)
 
 
 def _nats_transport(config: WorkerConfig, stream: StreamId) -> PublisherTransport:

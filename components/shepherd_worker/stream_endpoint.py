@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from shepherd_events.discovery import StreamDescriptor
@@ -12,16 +12,17 @@ from shepherd_events.transcript import TokenizerAssets
 class StreamEndpoint:
     """Answers `{"want": "descriptor"}` and `{"want": "tokenizer"}`."""
 
-    def __init__(self, descriptor: StreamDescriptor | None, assets: TokenizerAssets) -> None:
-        self._descriptor = descriptor
-        """None where the stream is not published."""
+    def __init__(self, descriptors: Sequence[StreamDescriptor], assets: TokenizerAssets) -> None:
+        self._descriptors = descriptors
+        """In the order of the ranks; empty where no stream is published."""
         self._assets = assets
 
     async def answer(self, question: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        """Yield one answer, or an object with `error`."""
+        """Yield one answer, of descriptors one per rank, or an object with `error`."""
         match question.get("want", "descriptor"):
-            case "descriptor" if self._descriptor is not None:
-                yield self._descriptor.to_json()
+            case "descriptor" if self._descriptors:
+                for descriptor in self._descriptors:
+                    yield descriptor.to_json()
             case "descriptor":
                 yield {"error": "this worker publishes no stream: --kv-events none"}
             case "tokenizer":

@@ -68,6 +68,8 @@ class WireRouting:
 
     cache_salt: str | None = None
     lora_name: str | None = None
+    dp_rank: int | None = None
+    """Chosen by Dynamo's KV router, which knows what each rank's cache holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +180,7 @@ def to_generate_request(wire: WireRequest, request_id: str) -> GenerateRequest:
         logits_processors=to_processor_calls(wire.annotations or ()),
         cache_salt=routing.cache_salt or "",
         lora_name=routing.lora_name or "",
+        dp_rank=routing.dp_rank,
     )
 
 

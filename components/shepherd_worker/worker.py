@@ -119,18 +119,16 @@ class Worker:
         await self._registration.register(self._info)
         self._registration.add_route("shepherd/health", self._report)
         self._registration.add_metrics(lambda: exposition(self._registry))
-        bridge = EventBridge(
-            *self._stream.publishers,
-            router=self._registration.router,
-            completes_turns=self._config.role is not Role.PREFILL,
-        )
         async with asyncio.TaskGroup() as tasks:
-            reading = tasks.create_task(bridge.run(self._engine))
+            reading = [
+                tasks.create_task(self._bridge(rank).run(self._engine, rank))
+                for rank in range(self._info.num_ranks)
+            ]
             pulse = tasks.create_task(self._pulse())
             serving = tasks.create_task(
                 self._registration.serve(
                     self._handler,
-                    StreamEndpoint(self._stream.descriptor, self._assets).answer,
+                    StreamEndpoint(self._stream.descriptors, self._assets).answer,
                 )
             )
             await self._registration.visible()
@@ -141,11 +139,20 @@ class Worker:
             await serving
             pulse.cancel()
             await self._engine.close()
-            await reading
+            await asyncio.wait(reading)
 
     async def close(self) -> None:
         """Say goodbye on the stream; safe after a failure at any point."""
         await asyncio.to_thread(self._stream.close)
+
+    def _bridge(self, rank: int) -> EventBridge:
+        """What takes one rank's events to its streams and to its part of the router."""
+        streams, routers = self._stream.ranks, self._registration.routers
+        return EventBridge(
+            *(streams[rank].publishers if streams else ()),
+            router=routers[rank] if routers else None,
+            completes_turns=self._config.role is not Role.PREFILL,
+        )
 
     async def _drain(self, stop: StopSignals) -> None:
         self._become(Phase.DRAINING)
@@ -184,7 +191,7 @@ class Worker:
             self._engine.stats(),
             healthy=self._engine.is_healthy(),
             in_progress=len(self._inflight),
-            stream=self._stream.position(),
+            streams=self._stream.positions(),
         )
         return as_json(report)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,29 +14,16 @@ import pytest_asyncio
 from openai_client import MODEL, Client, eventually, health
 from shepherd_cli.stack import Service, Stack
 from shepherd_cli.tiny_corpus import QUESTIONS
-from trtllm_fake import FAKES
+from trtllm_fake import fake_environment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
-COMPONENTS = FAKES.parents[1] / "components"
 LATEST = "1.3.0rc26"
-
-
-def trtllm(version: str = "1.3.0rc20") -> dict[str, str]:
-    """The environment of a worker that finds the fake."""
-    path = [str(COMPONENTS), str(FAKES), os.environ.get("PYTHONPATH", "")]
-    return {
-        "PYTHONPATH": ":".join(path),
-        "FAKE_TRTLLM_VERSION": version,
-        "FAKE_TRTLLM_RUNNER": "torch",
-        "SHEPHERD_ENGINE": "trtllm",
-        "SHEPHERD_BLOCK_SIZE": "16",
-    }
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def worker(stack: Stack, model_dir: Path) -> Service:
     args = ("--model", str(model_dir), "--served-model-name", MODEL)
-    return await stack.worker("trtllm", *args, env=trtllm())
+    return await stack.worker("trtllm", *args, env=fake_environment())
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -118,9 +104,11 @@ async def test_greedy_text_is_the_same_when_prompts_are_computed_elsewhere(
     async with asyncio.TaskGroup() as tasks:
         decodes = ("--component", "split", "--role", "decode")
         prefills = ("--component", "split-prefill", "--role", "prefill")
-        prefill = stack.worker("split-prefill", *split, *prefills, env=trtllm(LATEST))
+        prefill = stack.worker("split-prefill", *split, *prefills, env=fake_environment(LATEST))
         tasks.create_task(prefill)
-        decode = tasks.create_task(stack.worker("split-decode", *split, *decodes, env=trtllm()))
+        decode = tasks.create_task(
+            stack.worker("split-decode", *split, *decodes, env=fake_environment())
+        )
     await stack.model_served(client.frontend, "split")
     disaggregated = Client(stack, client.frontend, "split")
     prompts = [f"question {n}: " + "tell me about the sheep " * (3 + n) for n in range(4)]
@@ -143,7 +131,7 @@ async def test_what_a_cache_forgets_memory_has_word_for_word(
     """The engine tells hexadecimal hashes and partial blocks; turns come out whole."""
     cache = ("--num-kv-blocks", "20", "--max-seq-len", "304", "--component", "chat")
     args = ("--model", str(tiny_chat_model), "--served-model-name", "chat", *cache)
-    await stack.worker("chat", *args, env=trtllm(LATEST))
+    await stack.worker("chat", *args, env=fake_environment(LATEST))
     memory = await stack.memory("--components", "chat")
     await stack.model_served(client.frontend, "chat")
     chat = Client(stack, client.frontend, "chat")

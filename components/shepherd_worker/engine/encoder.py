@@ -125,8 +125,9 @@ class EncoderEngine:
         del encoded
         return None
 
-    async def cache_events(self) -> AsyncIterator[tuple[CacheEvent, ...]]:
+    async def cache_events(self, rank: int = 0) -> AsyncIterator[tuple[CacheEvent, ...]]:
         """See `Engine.cache_events`; there are none."""
+        del rank
         await self._closed.wait()
         for batch in tuple[tuple[CacheEvent, ...]]():
             yield batch

@@ -128,7 +128,7 @@ class EngineInfo:
     """Equal for engines whose KV blocks are interchangeable: same weights, type and layout."""
     block_size: int
     num_blocks: dict[Tier, int]
-    """Of the tiers that there are."""
+    """Of the tiers that there are, over all ranks."""
     max_seq_len: int
     max_batch_size: int
     max_num_tokens: int
@@ -136,6 +136,8 @@ class EngineInfo:
     eos_token_ids: frozenset[int]
     root_hash: BlockHash
     """Parent of every first block without LoRA and salt."""
+    num_ranks: int = 1
+    """Attention-parallel ranks: parts of one engine that have requests and a cache of their own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,6 +173,8 @@ class EngineStats:
     blocks_cached: int = 0
     """Device blocks that nobody uses and a hit may still find."""
     blocks_empty: int = 0
+    rank_blocks_referenced: tuple[int, ...] = ()
+    """`blocks_referenced` of each rank; empty where there is one."""
     host_blocks_cached: int = 0
     host_blocks_empty: int = 0
     prompt_tokens_total: int = 0
@@ -340,8 +344,11 @@ class Engine(Protocol):
         """What an encode worker leased; None where it cannot be had or used: encode it here."""
         ...
 
-    def cache_events(self) -> AsyncIterator[tuple[CacheEvent, ...]]:
-        """What the cache did since the start; for one reader, ends with `close`."""
+    def cache_events(self, rank: int = 0) -> AsyncIterator[tuple[CacheEvent, ...]]:
+        """What the cache of a rank did since the start; for one reader, ends with `close`.
+
+        A sequence is told of by the one rank that has its blocks.
+        """
         ...
 
     def stats(self) -> EngineStats:

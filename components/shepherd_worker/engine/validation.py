@@ -33,6 +33,7 @@ class RequestLimits:
     serves_lora: bool
     vision: VisionLimits | None = None
     """None: the model reads text only."""
+    num_ranks: int = 1
 
 
 def check_request(request: GenerateRequest, limits: RequestLimits) -> None:
@@ -55,6 +56,12 @@ def check_request(request: GenerateRequest, limits: RequestLimits) -> None:
         )
     if request.retention is not None:
         _check_retention(request.retention)
+    _require(
+        request.dp_rank is None or 0 <= request.dp_rank < limits.num_ranks,
+        "dp_rank",
+        request.dp_rank,
+        f"0 to {limits.num_ranks - 1}, a rank of this worker",
+    )
     if request.lora_name and not limits.serves_lora:
         raise InvalidRequestError(
             "lora_name", request.lora_name, "none: this engine serves no LoRA adapters"

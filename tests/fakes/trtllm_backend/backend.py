@@ -1,4 +1,4 @@
-"""One fake engine: an embedded engine in a thread of its own, as TensorRT-LLM's is in processes.
+"""One fake engine: an embedded engine per attention rank in one thread, as TensorRT-LLM's are in processes.
 
 The caller's side posts work and gets every result through a callback in the
 backend's thread; it is the callback's business to go to another one.
@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from shepherd_worker.engine.embedded.engine import EmbeddedEngine
@@ -45,13 +46,17 @@ class RequestFailedError(Exception):
 class Backend:
     """See the module's docstring."""
 
-    def __init__(self, config: EngineConfig, *, event_buffer: int, stats: bool) -> None:
+    def __init__(
+        self, config: EngineConfig, *, num_ranks: int, event_buffer: int, stats: bool
+    ) -> None:
         """Returns when the model is loaded, as `LLM` does."""
         self.config = config
+        self.num_ranks = num_ranks
         self.num_requests = 0
         self.stats_rows: deque[dict[str, Any]] = deque(maxlen=1000)
         self._stats_on = stats
-        self._event_buffer = event_buffer
+        self.event_buffer: deque[dict[str, Any]] = deque(maxlen=event_buffer * num_ranks)
+        """Gathered on the first rank."""
         self._loop = asyncio.new_event_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -64,17 +69,25 @@ class Backend:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     async def _start(self) -> EngineInfo:
-        runner = NEXT_RUNNERS.popleft() if NEXT_RUNNERS else _make_runner(self.config)
-        counted = _CountedRunner(runner, self._record) if self._stats_on else runner
-        self.engine = EmbeddedEngine(self.config, counted, name="fake")
-        info = await self.engine.start()
-        self.events = KvEvents(info, self._event_buffer)
-        self._spawn(self._tell_events())
-        return info
+        self.engines = [self._make_engine(rank) for rank in range(self.num_ranks)]
+        infos = [await engine.start() for engine in self.engines]
+        self.events = [
+            KvEvents(infos[0], self.event_buffer, rank if self.num_ranks > 1 else None)
+            for rank in range(self.num_ranks)
+        ]
+        for engine, events in zip(self.engines, self.events, strict=True):
+            self._spawn(_tell_events(engine, events))
+        return infos[0]
 
-    async def _tell_events(self) -> None:
-        async for batch in self.engine.cache_events():
-            self.events.apply(batch)
+    def _make_engine(self, rank: int) -> EmbeddedEngine:
+        runner = NEXT_RUNNERS.popleft() if NEXT_RUNNERS else _make_runner(self.config)
+        record = partial(self._record, rank)
+        counted = _CountedRunner(runner, record) if self._stats_on else runner
+        return EmbeddedEngine(self.config, counted, name="fake")
+
+    def is_healthy(self) -> bool:
+        """Whether every rank is."""
+        return all(engine.is_healthy() for engine in self.engines)
 
     def submit(
         self,
@@ -83,12 +96,15 @@ class Backend:
         *,
         opaque_state: bytes | None = None,
         prefill_only: bool = False,
+        rank: int | None = None,
     ) -> Callable[[], None]:
-        """Run a request; what is returned ends it early."""
+        """Run a request, on the next rank in turn unless told; what is returned ends it early."""
+        rank = self.num_requests % self.num_ranks if rank is None else rank
         self.num_requests += 1
-        self.events.learn_salt(request.cache_salt)
+        engine = self.engines[rank]
+        self.events[rank].learn_salt(request.cache_salt)
         handoff = None if opaque_state is None else parse_handoff(json.loads(opaque_state))
-        steps = self._prefill(request) if prefill_only else self._generate(request, handoff)
+        steps = _prefill(engine, request) if prefill_only else _generate(engine, request, handoff)
         task: asyncio.Task[None] | None = None
         aborted = False
 
@@ -112,25 +128,13 @@ class Backend:
         if not self._closed:
             self._loop.call_soon_threadsafe(callback)
 
-    async def _generate(
-        self, request: GenerateRequest, handoff: Handoff | None
-    ) -> AsyncIterator[Step]:
-        failures = self.engine.stats().transfer_failures_total
-        async for chunk in self.engine.generate(request, handoff):
-            if self.engine.stats().transfer_failures_total > failures:
-                raise RequestFailedError("the KV cache of the context phase could not be received")
-            yield Step(chunk)
-
-    async def _prefill(self, request: GenerateRequest) -> AsyncIterator[Step]:
-        result = await self.engine.prefill(request)
-        yield Step(result.chunk, json.dumps(render_handoff(result.handoff)).encode())
-
     def shutdown(self) -> None:
         """End the engine and its thread; running requests fail."""
         if self._closed:
             return
         self._closed = True
-        self.wait(self.engine.close())
+        for engine in self.engines:
+            self.wait(engine.close())
         self.wait(self._settle())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -146,11 +150,30 @@ class Backend:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def _record(self, num_context: int, num_tokens: int, seconds: float) -> None:
-        self.stats_rows.append(
-            iteration_row(self.engine.stats(), self.info, num_context, num_tokens, seconds)
-            | {"iter": len(self.stats_rows)}
-        )
+    def _record(self, rank: int, num_context: int, num_tokens: int, seconds: float) -> None:
+        stats = self.engines[rank].stats()
+        row = iteration_row(stats, self.info, num_context, num_tokens, seconds)
+        self.stats_rows.append(row | {"iter": len(self.stats_rows), "attentionDpRank": rank})
+
+
+async def _tell_events(engine: EmbeddedEngine, events: KvEvents) -> None:
+    async for batch in engine.cache_events():
+        events.apply(batch)
+
+
+async def _generate(
+    engine: EmbeddedEngine, request: GenerateRequest, handoff: Handoff | None
+) -> AsyncIterator[Step]:
+    failures = engine.stats().transfer_failures_total
+    async for chunk in engine.generate(request, handoff):
+        if engine.stats().transfer_failures_total > failures:
+            raise RequestFailedError("the KV cache of the context phase could not be received")
+        yield Step(chunk)
+
+
+async def _prefill(engine: EmbeddedEngine, request: GenerateRequest) -> AsyncIterator[Step]:
+    result = await engine.prefill(request)
+    yield Step(result.chunk, json.dumps(render_handoff(result.handoff)).encode())
 
 
 async def _run(steps: AsyncIterator[Step], deliver: Callable[[Step | Exception], None]) -> None:

@@ -22,11 +22,13 @@ _LEVELS = {Tier.DEVICE: 0, Tier.HOST: 1}
 
 
 class KvEvents:
-    """The bounded buffer of one engine's events."""
+    """One engine's events, on their way into a bounded buffer."""
 
-    def __init__(self, info: EngineInfo, size: int) -> None:
-        self.buffer: deque[dict[str, Any]] = deque(maxlen=size)
+    def __init__(self, info: EngineInfo, buffer: deque[dict[str, Any]], rank: int | None) -> None:
+        """`rank` is None without attention data parallelism."""
+        self._buffer = buffer
         self._info = info
+        self._rank = rank
         self._num_events = 0
         self._levels: dict[int, set[int]] = {}
         self._salts: dict[bytes, str] = {}
@@ -57,11 +59,12 @@ class KvEvents:
             "data": data,
             "window_size": self._info.max_seq_len,
         }
+        if self._rank is not None:
+            event["attention_dp_rank"] = self._rank
         if VARIANT.hex_hashes:
             event |= {"hash_algo": "v2_sha256", "layer_group_id": 0}
         self._num_events += 1
-        if self.buffer.maxlen:
-            self.buffer.append(event)
+        self._buffer.append(event)
 
     def _stored(self, event: BlocksStored) -> None:
         """Runs of new blocks are stored; blocks that another tier holds have moved."""

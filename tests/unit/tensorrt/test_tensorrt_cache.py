@@ -23,7 +23,7 @@ from shepherd_events.events import (
     CacheContext,
     Tier,
 )
-from shepherd_worker.engine.protocol import SequenceFinished
+from shepherd_worker.engine.protocol import CacheEvent, SequenceFinished
 from shepherd_worker.engine.trtllm.kv_events import (
     EventReader,
     KvEvent,
@@ -34,7 +34,7 @@ from shepherd_worker.engine.trtllm.kv_events import (
     StoredBlock,
     name_of,
 )
-from shepherd_worker.engine.trtllm.ledger import Ledger
+from shepherd_worker.engine.trtllm.ranks import Ledgers
 from shepherd_worker.engine.trtllm.tracks import Track
 from shepherd_worker.request import FinishReason
 
@@ -160,17 +160,21 @@ def track(tokens: Iterable[int], request: str = "r", salt: str = "", lora: str =
     )
 
 
-def ledger_of(*tracks: Track) -> Ledger:
-    ledger = Ledger(SIZE, MODEL)
+def ledger_of(*tracks: Track) -> Ledgers:
+    ledger = Ledgers(SIZE, MODEL)
     for each in tracks:
         ledger.tracks.add(each)
     return ledger
 
 
+def drained(ledgers: Ledgers, rank: int = 0) -> tuple[CacheEvent, ...]:
+    return dict(ledgers.drain()).get(rank, ())
+
+
 def test_blocks_have_canonical_hashes_and_the_request_that_fills_them() -> None:
     ledger = ledger_of(track(range(9), "mine"))
     ledger.apply(0, stored(range(9), ["a", "b", "tail"]))
-    (event,) = ledger.drain()
+    (event,) = drained(ledger)
 
     assert isinstance(event, BlocksStored)
     assert list(event.block_hashes) == list(block_hashes(ROOT, array("I", range(9)), SIZE))
@@ -178,7 +182,7 @@ def test_blocks_have_canonical_hashes_and_the_request_that_fills_them() -> None:
     assert list(event.token_ids) == list(range(8))
 
     ledger.apply(0, Removed(("tail",)))
-    assert ledger.drain() == ()
+    assert drained(ledger) == ()
 
 
 @pytest.mark.parametrize("told", [True, False])
@@ -187,7 +191,7 @@ def test_tenants_and_adapters_are_told_apart_also_where_events_do_not_say(told: 
     ledger = ledger_of(*requests, track(range(4), "lora", lora="tuned"))
     for name, salt in (("a", "one"), ("b", "two"), ("c", "")):
         ledger.apply(0, stored(range(4), [name], salt=salt if told else None))
-    events = [event for event in ledger.drain() if isinstance(event, BlocksStored)]
+    events = [event for event in drained(ledger) if isinstance(event, BlocksStored)]
 
     assert [event.origin and event.origin.request_id for event in events] == ["one", "two", "lora"]
     assert len({event.block_hashes[0] for event in events}) == 3
@@ -203,7 +207,7 @@ def test_the_engine_may_be_ahead_of_what_we_were_told() -> None:
     ledger.apply(0, stored([5, 5, 5, 5], ["d"], parent="a"))
     origins = [
         (event.origin and event.origin.request_id, len(event.block_hashes))
-        for event in ledger.drain()
+        for event in drained(ledger)
         if isinstance(event, BlocksStored)
     ]
 
@@ -213,7 +217,7 @@ def test_the_engine_may_be_ahead_of_what_we_were_told() -> None:
 def test_blocks_that_nobody_asked_for_are_told_without_an_origin() -> None:
     ledger = ledger_of()
     ledger.apply(0, stored(range(4), ["a"], salt="tenant"))
-    (event,) = ledger.drain()
+    (event,) = drained(ledger)
 
     assert isinstance(event, BlocksStored)
     assert (event.origin, event.context) == (None, CacheContext("", salt_id("tenant")))
@@ -222,28 +226,28 @@ def test_blocks_that_nobody_asked_for_are_told_without_an_origin() -> None:
 def test_a_parent_that_goes_takes_its_children_along_leaves_first() -> None:
     ledger = ledger_of()
     ledger.apply(0, stored(range(12), ["a", "b", "c"]))
-    ledger.drain()
+    drained(ledger)
     ledger.apply(0, Removed(("a",)))
-    (event,) = ledger.drain()
+    (event,) = drained(ledger)
 
     hashes = list(block_hashes(ROOT, array("I", range(12)), SIZE))
     assert isinstance(event, BlocksRemoved)
     assert list(event.block_hashes) == hashes[::-1]
     ledger.apply(0, Removed(("c", "b")))
-    assert ledger.drain() == ()
+    assert drained(ledger) == ()
     assert ledger.counts.evicted == 3
 
 
 def test_offloading_is_a_move_between_tiers_and_no_removal() -> None:
     ledger = ledger_of()
     ledger.apply(0, stored(range(4), ["a"]))
-    ledger.drain()
+    drained(ledger)
     ledger.apply(0, Moved("a", 0, 1))
-    on_host, off_device = ledger.drain()
+    on_host, off_device = drained(ledger)
     assert ledger.num_resident == {Tier.DEVICE: 0, Tier.HOST: 1}
     ledger.apply(0, Moved("a", 1, 0))
     ledger.apply(0, Removed(("a",)))
-    *_, gone = ledger.drain()
+    *_, gone = drained(ledger)
 
     assert isinstance(on_host, BlocksStored)
     assert isinstance(off_device, BlocksRemoved)
@@ -254,17 +258,6 @@ def test_offloading_is_a_move_between_tiers_and_no_removal() -> None:
     assert (counts.offloaded, counts.onboarded, counts.evicted) == (1, 1, 1)
 
 
-def test_a_block_of_several_ranks_is_stored_with_the_first_and_removed_with_the_last() -> None:
-    ledger = ledger_of()
-    for rank in (0, 1):
-        ledger.apply(rank, stored(range(4), ["same"]))
-    ledger.apply(0, Removed(("same",)))
-    assert [type(event) for event in ledger.drain()] == [BlocksStored]
-
-    ledger.apply(1, Removed(("same",)))
-    assert [type(event) for event in ledger.drain()] == [BlocksRemoved]
-
-
 def test_an_end_waits_for_its_blocks_and_goes_before_their_removal() -> None:
     mine = track(range(8), "mine")
     ledger = ledger_of(mine)
@@ -272,11 +265,11 @@ def test_an_end_waits_for_its_blocks_and_goes_before_their_removal() -> None:
     ledger.tracks.extend(mine, [8, 9, 10, 11, 12])
     ledger.finish(mine, FinishReason.LENGTH, 0, deadline=10.0)
     ledger.settle(now=0.0)
-    assert [type(event) for event in ledger.drain()] == [BlocksStored]
+    assert [type(event) for event in drained(ledger)] == [BlocksStored]
 
     ledger.apply(0, stored([8, 9, 10, 11], ["c"], parent="b"))
     ledger.settle(now=0.0)
-    _, end = ledger.drain()
+    _, end = drained(ledger)
     assert isinstance(end, SequenceFinished)
     assert (end.num_full_blocks, list(end.tail_token_ids), end.generated_tokens) == (3, [12], 5)
 
@@ -286,10 +279,10 @@ def test_a_removal_tells_the_end_of_its_sequence_first_with_the_rest_as_its_tail
     ledger = ledger_of(mine)
     ledger.apply(0, stored(range(4), ["a"]))
     ledger.finish(mine, FinishReason.EOS, 0, deadline=10.0)
-    ledger.drain()
+    drained(ledger)
     assert ledger.unfinished_owners(0, ["a"]) == []
     ledger.apply(0, Removed(("a",)))
-    end, removed = ledger.drain()
+    end, removed = drained(ledger)
 
     assert isinstance(end, SequenceFinished)
     assert (end.num_full_blocks, list(end.tail_token_ids)) == (1, [4, 5, 6, 7, 8])
@@ -301,9 +294,9 @@ def test_an_end_whose_blocks_never_come_is_told_at_its_deadline_with_all_its_tex
     ledger = ledger_of(mine)
     ledger.finish(mine, FinishReason.LENGTH, 0, deadline=10.0)
     ledger.settle(now=9.9)
-    assert ledger.drain() == ()
+    assert drained(ledger) == ()
     ledger.settle(now=10.0)
-    (end,) = ledger.drain()
+    (end,) = drained(ledger)
 
     assert isinstance(end, SequenceFinished)
     assert (end.last_block_hash, list(end.tail_token_ids)) == (None, list(range(9)))
@@ -326,7 +319,7 @@ def test_a_hit_is_told_as_far_as_the_blocks_are_known() -> None:
     ledger = ledger_of(mine)
     ledger.apply(0, stored(range(8), ["a", "b"]))
     ledger.hit(mine, num_cached=11)
-    _, reused = ledger.drain()
+    _, reused = drained(ledger)
 
     assert isinstance(reused, BlocksReused)
     assert len(reused.block_hashes) == 2
@@ -336,46 +329,32 @@ def test_a_loss_takes_everything_back_and_proof_tells_it_again() -> None:
     mine = track(range(12), "mine")
     ledger = ledger_of(mine)
     ledger.apply(0, stored(range(12), ["a", "b", "c"]))
-    ledger.drain()
+    drained(ledger)
     ledger.apply(0, Lost(7))
-    (gone,) = ledger.drain()
+    (gone,) = drained(ledger)
     hashes = list(block_hashes(ROOT, array("I", range(12)), SIZE))
     assert isinstance(gone, BlocksRemoved)
     assert list(gone.block_hashes) == hashes[::-1]
     assert ledger.num_resident[Tier.DEVICE] == 0
 
     ledger.apply(0, stored([50, 51, 52, 53], ["d"], parent="b"))  # so b and a are still there
-    again, new = (event for event in ledger.drain() if isinstance(event, BlocksStored))
+    again, new = (event for event in drained(ledger) if isinstance(event, BlocksStored))
     assert list(again.block_hashes) == hashes[:2]
     assert (len(new.block_hashes), new.start_block) == (1, 2)
 
     ledger.hit(mine, num_cached=12)  # and so is c
-    assert [type(event) for event in ledger.drain()] == [BlocksStored, BlocksReused]
+    assert [type(event) for event in drained(ledger)] == [BlocksStored, BlocksReused]
     assert (ledger.counts.losses, ledger.counts.lost_events) == (1, 7)
-
-
-def test_what_other_ranks_hold_is_told_again_at_once() -> None:
-    ledger = ledger_of()
-    ledger.apply(0, stored(range(4), ["a"]))
-    ledger.apply(1, stored(range(10, 14), ["b"]))
-    ledger.drain()
-    ledger.apply(0, Lost(1))
-    gone, again = ledger.drain()
-
-    assert isinstance(gone, BlocksRemoved)
-    assert len(gone.block_hashes) == 2
-    assert isinstance(again, BlocksStored)
-    assert list(again.token_ids) == [10, 11, 12, 13]
 
 
 def test_an_engine_that_began_anew_holds_nothing_of_before() -> None:
     ledger = ledger_of()
     ledger.apply(0, stored(range(8), ["a", "b"]))
     ledger.apply(0, Lost(0))
-    ledger.drain()
+    drained(ledger)
     ledger.apply(0, stored([9, 9, 9, 9], ["c"], parent="b"))
 
-    assert ledger.drain() == ()
+    assert drained(ledger) == ()
     assert ledger.counts.unmapped == 1
 
 
@@ -384,7 +363,7 @@ class EngineAndReader(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.ledger = Ledger(SIZE, MODEL)
+        self.ledger = Ledgers(SIZE, MODEL)
         self.replica = CacheReplica(ROOT, SIZE)
         self.tree: dict[tuple[int, ...], int] = {}
         self.deaf = False
@@ -467,7 +446,7 @@ class EngineAndReader(RuleBasedStateMachine):
             assert told == sorted(self.texts)
 
     def read(self) -> None:
-        self.replica.apply(self.ledger.drain())
+        self.replica.apply(drained(self.ledger))
 
     def hash_of(self, path: tuple[int, ...]) -> int:
         tokens = array("I", [token for token in path for _ in range(SIZE)])

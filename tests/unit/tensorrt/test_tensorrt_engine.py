@@ -108,7 +108,7 @@ async def test_lost_events_are_noticed_and_readers_believe_in_nothing_that_is_go
     await ask_all(engine, [request(prompt, 4) for prompt in prompts])
     replica = await replay(engine, info)
 
-    counts = engine._started.ledger.counts if engine._started else None
+    counts = engine._started.ledgers.counts if engine._started else None
     assert counts is not None
     assert counts.losses > 0
     assert counts.lost_events > 0
@@ -354,7 +354,7 @@ async def test_a_session_stays_on_its_rank_where_the_version_can() -> None:
             assert engine._started is not None
             call = request(PROMPT)
             object.__setattr__(call, "origin", Attribution("r", session_id="talk"))
-            seen.append(engine._started.submissions._extras(call).get("conversation_params"))
+            seen.append(engine._started.submissions.extras(call).get("conversation_params"))
 
     assert seen[0] is None
     assert seen[1].conversation_id == "talk"

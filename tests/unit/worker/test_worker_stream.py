@@ -39,12 +39,13 @@ async def test_keys_privacy_and_epochs_reach_the_publisher(
     config = load_config(options, {}).config
     (tmp_path / "epoch").write_text(f"{2**62}\n")
     stream = WorkerStream.open(config, info, 7)
-    assert stream.publisher is not None
+    publisher = stream.ranks[0].own
+    assert publisher is not None
     stream.close()
 
-    assert stream.publisher.epoch == 2**62 + 1
-    assert stream.publisher._info.privacy == "ids-only"
-    assert stream.publisher._transport._gate is not None  # type: ignore[attr-defined] # ZMQ's
+    assert publisher.epoch == 2**62 + 1
+    assert publisher._info.privacy == "ids-only"
+    assert publisher._transport._gate is not None  # type: ignore[attr-defined] # ZMQ's
 
 
 async def test_an_epoch_file_that_holds_something_else_is_named(
@@ -59,7 +60,7 @@ async def test_an_epoch_file_that_holds_something_else_is_named(
 async def test_blocks_are_also_published_in_the_form_of_vllm(info: EngineInfo) -> None:
     options = ["--model", "m", "--kv-events", "none", "--kv-events-also", "vllm://127.0.0.1:0"]
     stream = WorkerStream.open(load_config(options, {}).config, info, 7)
-    (also,) = stream.publishers
+    (also,) = stream.ranks[0].publishers
     also.publish((stored(1),))
     stream.close()
 

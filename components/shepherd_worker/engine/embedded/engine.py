@@ -166,8 +166,9 @@ class EmbeddedEngine:
         assert self._transfer is not None
         return await fetch_embeddings(self._transfer, encoded, loaded.limits)
 
-    async def cache_events(self) -> AsyncIterator[tuple[CacheEvent, ...]]:
-        """See `Engine.cache_events`."""
+    async def cache_events(self, rank: int = 0) -> AsyncIterator[tuple[CacheEvent, ...]]:
+        """See `Engine.cache_events`; there is one rank."""
+        del rank
         while isinstance(batch := await self._events.get(), tuple):
             yield batch
         self._events.put_nowait(batch)

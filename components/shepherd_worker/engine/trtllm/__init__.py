@@ -16,7 +16,8 @@
     poller.py        the thread that takes its events and statistics
     kv_events.py     its cache events, read and checked for gaps
     tracks.py        requests as the cache sees them: whose blocks are whose
-    ledger.py        its blocks -> our cache events
+    ranks.py         the ledgers of all attention ranks, and whose blocks are on which
+    ledger.py        a rank's blocks -> our cache events
     stats.py         its iteration statistics -> ours
     metrics.py       its Prometheus metrics, and how well its events arrive
     blocking.py      calls that may never return

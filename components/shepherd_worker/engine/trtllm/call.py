@@ -17,8 +17,8 @@ from functools import partial
 from typing import Any, Protocol
 
 from shepherd_worker.engine.trtllm.answer import Answer
-from shepherd_worker.engine.trtllm.ledger import Ledger
 from shepherd_worker.engine.trtllm.poller import Poller
+from shepherd_worker.engine.trtllm.ranks import Ledgers
 from shepherd_worker.engine.trtllm.tracks import Track
 from shepherd_worker.errors import InvalidRequestError, WorkerError
 from shepherd_worker.request import FinishReason, TokenChunk, joined
@@ -178,7 +178,7 @@ class Call:
             self._poller.note(partial(_remove, track=self.track))
         else:
             finish = partial(
-                Ledger.finish,
+                Ledgers.finish,
                 track=self.track,
                 reason=reason,
                 num_cached=self.answer.usage().cached_tokens,
@@ -188,13 +188,13 @@ class Call:
         self._observer.ended(self)
 
 
-def _add(ledger: Ledger, track: Track) -> None:
-    ledger.tracks.add(track)
+def _add(ledgers: Ledgers, track: Track) -> None:
+    ledgers.tracks.add(track)
 
 
-def _extend(ledger: Ledger, track: Track, token_ids: Any) -> None:
-    ledger.tracks.extend(track, token_ids)
+def _extend(ledgers: Ledgers, track: Track, token_ids: Any) -> None:
+    ledgers.tracks.extend(track, token_ids)
 
 
-def _remove(ledger: Ledger, track: Track) -> None:
-    ledger.tracks.remove(track)
+def _remove(ledgers: Ledgers, track: Track) -> None:
+    ledgers.tracks.remove(track)

@@ -15,6 +15,7 @@ import asyncio
 import logging
 import time
 from array import array
+from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -43,11 +44,11 @@ from shepherd_worker.engine.trtllm.handoff import (
     from_wire,
     to_wire,
 )
-from shepherd_worker.engine.trtllm.ledger import Ledger
 from shepherd_worker.engine.trtllm.library import Library
 from shepherd_worker.engine.trtllm.metrics import own_metrics
 from shepherd_worker.engine.trtllm.model import ModelFiles, engine_info, read_model
 from shepherd_worker.engine.trtllm.poller import Poller
+from shepherd_worker.engine.trtllm.ranks import Ledgers
 from shepherd_worker.engine.trtllm.shutdown import Shutdown
 from shepherd_worker.engine.trtllm.stats import NativeMetrics, Totals, engine_stats
 from shepherd_worker.engine.trtllm.submission import Submissions
@@ -79,7 +80,7 @@ class Started:
     info: EngineInfo
     submissions: Submissions
     poller: Poller
-    ledger: Ledger
+    ledgers: Ledgers
     metrics: NativeMetrics
 
 
@@ -112,8 +113,11 @@ class TrtllmEngine:
         self._arguments = engine_arguments(config, library)
         self._ids = RequestIds(library)
         self._totals = Totals()
-        self._events: asyncio.Queue[tuple[CacheEvent, ...] | EngineDeadError | None]
-        self._events = asyncio.Queue()
+        self._events: defaultdict[
+            int, asyncio.Queue[tuple[CacheEvent, ...] | EngineDeadError | None]
+        ]
+        self._events = defaultdict(asyncio.Queue)
+        """By attention rank."""
         self._calls: set[Call] = set()
         self._leases: set[asyncio.TimerHandle] = set()
         self._changed = asyncio.Event()
@@ -182,11 +186,12 @@ class TrtllmEngine:
         del encoded
         return None
 
-    async def cache_events(self) -> AsyncIterator[tuple[CacheEvent, ...]]:
+    async def cache_events(self, rank: int = 0) -> AsyncIterator[tuple[CacheEvent, ...]]:
         """See `Engine.cache_events`."""
-        while isinstance(batch := await self._events.get(), tuple):
+        events = self._events[rank]
+        while isinstance(batch := await events.get(), tuple):
             yield batch
-        self._events.put_nowait(batch)
+        events.put_nowait(batch)
         if batch is not None:
             raise batch
 
@@ -198,7 +203,7 @@ class TrtllmEngine:
         return engine_stats(
             self._totals,
             load=started.poller.stats.load(),
-            ledger=started.ledger,
+            ledgers=started.ledgers,
             info=started.info,
             num_calls=0 if self._dead else len(self._calls),
             num_leases=len(self._leases),
@@ -207,7 +212,7 @@ class TrtllmEngine:
     def metrics(self) -> list[Metric]:
         """See `Engine.metrics`."""
         started = self._started
-        return [] if started is None else own_metrics(started.ledger.counts, started.poller)
+        return [] if started is None else own_metrics(started.ledgers.counts, started.poller)
 
     def is_healthy(self) -> bool:
         """See `Engine.is_healthy`."""
@@ -233,7 +238,7 @@ class TrtllmEngine:
             await asyncio.sleep(0)  # the poller's last events are on their way
             if self._loading is not None:
                 await self._shutdown.end(self._loading)
-            self._events.put_nowait(None)
+            self._end_events(None)
             self._closed = True
             self._changed.set()
 
@@ -267,19 +272,24 @@ class TrtllmEngine:
         log.critical("TensorRT-LLM failed", exc_info=error)
         dead = EngineDeadError(f"TensorRT-LLM failed: {error!r}")
         self._die(dead)
-        self._events.put_nowait(dead)
+        self._end_events(dead)
         self._changed.set()
 
     def _assemble(self, llm: Any, model: ModelFiles) -> Started:
         info = engine_info(NAME, llm, self._library.version, model, self._config)
         tokenizer = None if model.tokenizer_file is None else load_tokenizer(model.tokenizer_file)
-        ledger = Ledger(info.block_size, info.model_fingerprint)
+        ledgers = Ledgers(info.block_size, info.model_fingerprint, info.num_ranks)
         metrics = NativeMetrics(self._library.MetricsCollector, self._config.model)
         poller = Poller(
-            llm, ledger, deliver=self._events.put_nowait, died=self.broke, metrics=metrics
+            llm,
+            ledgers,
+            num_ranks=info.num_ranks,
+            deliver=lambda rank, events: self._events[rank].put_nowait(events),
+            died=self.broke,
+            metrics=metrics,
         )
         submissions = Submissions(llm, self._library, self._config, info, tokenizer)
-        return Started(llm, info, submissions, poller, ledger, metrics)
+        return Started(llm, info, submissions, poller, ledgers, metrics)
 
     async def _ready(self, started: Started) -> Started:
         """Begin to poll, and be warm; a start that is given up leaves no thread behind."""
@@ -372,6 +382,11 @@ class TrtllmEngine:
 
         handle = loop.call_later(self._config.transfer_lease_s, expire)
         self._leases.add(handle)
+
+    def _end_events(self, last: EngineDeadError | None) -> None:
+        """Let the readers of every rank's events end."""
+        for rank in range(1 if self._started is None else self._started.info.num_ranks):
+            self._events[rank].put_nowait(last)
 
     def _raise_if_dead(self) -> None:
         if self._dead is not None:

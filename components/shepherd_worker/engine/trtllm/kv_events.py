@@ -72,7 +72,8 @@ KvEvent = Stored | Removed | Moved | Lost
 class EventReader:
     """Reads the dictionaries of one engine, in the order in which it gave them."""
 
-    def __init__(self) -> None:
+    def __init__(self, num_ranks: int = 1) -> None:
+        self._num_ranks = num_ranks
         self.num_unknown = 0
         """Events of a kind or form that is not known here."""
         self.num_blocks: dict[int, tuple[int, ...]] = {}
@@ -86,6 +87,10 @@ class EventReader:
             if not event:
                 continue
             rank = event.get("attention_dp_rank") or 0
+            if not 0 <= rank < self._num_ranks:
+                self.num_unknown += 1
+                log.warning("an event of rank %s of %d of TensorRT-LLM", rank, self._num_ranks)
+                continue
             lost = self._count(rank, event.get("event_id"))
             if lost is not None:
                 yield rank, lost

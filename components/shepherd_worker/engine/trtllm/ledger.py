@@ -1,4 +1,4 @@
-"""What TensorRT-LLM's cache holds, in our words: canonical hashes, origins, ends of sequences.
+"""What the cache of one attention rank holds, in our words: canonical hashes, origins, ends of sequences.
 
 Takes its events (`kv_events.py`) and our requests (`tracks.py`), gives cache
 events as the `Engine` protocol promises them.  The invariant: what was given
@@ -6,8 +6,6 @@ and not taken back is what the engine told us it holds, as far as we know.
 
 - Partial blocks are not told: their names stay unknown, and so does their end.
 - A block whose parent goes, goes before it, whether the engine says so or not.
-- The same block on several attention ranks is stored with the first and removed
-  with the last.
 - After a loss nothing is certain: everything is taken back, and a block is told
   again when something proves that it is still there (a child is stored, it
   moves, a request hits it).
@@ -44,7 +42,6 @@ from shepherd_worker.engine.trtllm.kv_events import (
 )
 from shepherd_worker.engine.trtllm.ledger_block import (
     TIERS,
-    Key,
     LedgerBlock,
     LedgerCounts,
     Residency,
@@ -52,18 +49,27 @@ from shepherd_worker.engine.trtllm.ledger_block import (
     with_descendants,
 )
 from shepherd_worker.engine.trtllm.tracks import Track, TrackIndex
-from shepherd_worker.request import FinishReason
 
 
 class Ledger:
     """See the module's docstring."""
 
-    def __init__(self, block_size: int, model_fingerprint: bytes) -> None:
-        self.counts = LedgerCounts()
-        self.tracks = TrackIndex(block_size)
+    def __init__(
+        self,
+        block_size: int,
+        model_fingerprint: bytes,
+        *,
+        rank: int,
+        tracks: TrackIndex,
+        counts: LedgerCounts,
+    ) -> None:
+        """`tracks` and `counts` are those of all ranks."""
+        self._rank = rank
+        self._tracks = tracks
+        self._counts = counts
         self._block_size = block_size
         self._fingerprint = model_fingerprint
-        self._blocks: dict[Key, LedgerBlock] = {}
+        self._blocks: dict[BlockName, LedgerBlock] = {}
         self._resident = Residency()
         self._finished: dict[Track, float] = {}
         """Ended sequences whose end is not told, and until when that may wait."""
@@ -74,26 +80,30 @@ class Ledger:
         """Blocks that readers believe to be on each tier; any thread may read it."""
         return self._resident.num_on
 
-    def apply(self, rank: int, event: KvEvent) -> None:
+    def apply(self, event: KvEvent) -> None:
         """Take one event of the engine."""
         match event:
             case Stored():
-                self._stored(rank, event)
+                self._stored(event)
             case Removed():
-                self._removed(rank, event.names)
+                self._removed(event.names)
             case Moved():
-                self._moved(rank, event)
+                self._moved(event)
             case Lost():
-                self._lost(rank, event)
+                self._lost(event)
 
-    def unfinished_owners(self, rank: int, names: Iterable[BlockName]) -> list[Track]:
+    def num_told(self, track: Track) -> int:
+        """How many of a request's leading blocks readers know to be here."""
+        return len(self._resident.prefix(track.hashes))
+
+    def unfinished_owners(self, names: Iterable[BlockName]) -> list[Track]:
         """Requests that have some of these blocks and whose end is not known yet."""
-        blocks = (self._blocks.get((rank, name)) for name in names)
+        blocks = (self._blocks.get(name) for name in names)
         return [
             track
             for block in blocks
             if block is not None
-            for track in self.tracks.sharing(block.block_hash)
+            for track in self._tracks.sharing(block.block_hash, self._rank)
             if track.finish_reason is None and not track.shares_only
         ]
 
@@ -113,18 +123,16 @@ class Ledger:
                 )
             )
 
-    def finish(self, track: Track, reason: FinishReason, num_cached: int, deadline: float) -> None:
-        """A request ended; its end is told by `settle`, at the latest after `deadline`."""
-        track.num_cached = num_cached
-        track.finish_reason = reason
+    def finish(self, track: Track, deadline: float) -> None:
+        """A request of this rank ended; `settle` tells it, at the latest after `deadline`."""
         self._finished[track] = deadline
 
     def settle(self, now: float) -> None:
         """Tell the ends of the sequences whose blocks are all there, or whose time is over."""
         for track, deadline in tuple(self._finished.items()):
-            complete = self._is_complete(track)
+            complete = self.is_complete(track)
             if complete or now >= deadline:
-                self.counts.late += not complete
+                self._counts.late += not complete
                 self._tell_end(track)
 
     def drain(self) -> tuple[CacheEvent, ...]:
@@ -132,8 +140,8 @@ class Ledger:
         out, self._out = tuple(self._out), []
         return out
 
-    def _stored(self, rank: int, event: Stored) -> None:
-        parent = None if event.parent is None else self._blocks.get((rank, event.parent))
+    def _stored(self, event: Stored) -> None:
+        parent = None if event.parent is None else self._blocks.get(event.parent)
         if event.parent is not None and parent is None:
             self._skip(event.blocks)
             return
@@ -141,7 +149,7 @@ class Ledger:
             self._tell_chain(parent)
         run: list[LedgerBlock] = []
         for index, stored in enumerate(event.blocks):
-            block = self._place(rank, stored, parent)
+            block = self._place(stored, parent)
             if block is None:
                 self._skip(event.blocks[index:])
                 break
@@ -151,15 +159,13 @@ class Ledger:
 
     def _skip(self, blocks: Iterable[StoredBlock]) -> None:
         """Blocks that are not told: partial ones by rule, others for want of their chain."""
-        self.counts.unmapped += sum(len(block.token_ids) == self._block_size for block in blocks)
+        self._counts.unmapped += sum(len(block.token_ids) == self._block_size for block in blocks)
 
-    def _place(
-        self, rank: int, stored: StoredBlock, parent: LedgerBlock | None
-    ) -> LedgerBlock | None:
+    def _place(self, stored: StoredBlock, parent: LedgerBlock | None) -> LedgerBlock | None:
         """Where a block belongs; None where it cannot be told."""
-        key, tokens = (rank, stored.name), stored.token_ids
-        if key in self._blocks:
-            return self._blocks[key]
+        name, tokens = stored.name, stored.token_ids
+        if name in self._blocks:
+            return self._blocks[name]
         if len(tokens) < self._block_size or stored.has_media:
             return None
         if parent is not None:
@@ -167,9 +173,9 @@ class Ledger:
         else:
             context, root = self._begin_chain(stored)
         value = block_hash(root, tokens)
-        filling = self.tracks.filling(value, root, tokens)
+        filling = self._tracks.filling(value, root, tokens, self._rank)
         block = LedgerBlock(
-            key=key,
+            name=name,
             block_hash=value,
             parent=parent,
             position=0 if parent is None else parent.position + 1,
@@ -178,9 +184,9 @@ class Ledger:
             origin=None if filling is None else filling.origin,
             tier=TIERS.get(stored.level, Tier.DEVICE),
         )
-        self._blocks[key] = block
+        self._blocks[name] = block
         if parent is not None:
-            parent.children[key] = block
+            parent.children[name] = block
         return block
 
     def _begin_chain(self, stored: StoredBlock) -> tuple[CacheContext, BlockHash]:
@@ -191,8 +197,8 @@ class Ledger:
         tokens = stored.token_ids
         fits = [
             (context, root, value)
-            for context, root in self.tracks.roots(stored.cache_salt)
-            if self.tracks.filling(value := block_hash(root, tokens), root, tokens)
+            for context, root in self._tracks.roots(stored.cache_salt)
+            if self._tracks.filling(value := block_hash(root, tokens), root, tokens, self._rank)
         ]
         if fits:
             fresh = (fit for fit in fits if not self._resident.has(fit[2]))
@@ -203,12 +209,11 @@ class Ledger:
             self._fingerprint, cache_salt=salt
         )
 
-    def _removed(self, rank: int, names: Iterable[BlockName]) -> None:
-        going: dict[Key, LedgerBlock] = {}
+    def _removed(self, names: Iterable[BlockName]) -> None:
+        going: dict[BlockName, LedgerBlock] = {}
         for name in names:
-            key = (rank, name)
-            if key in self._blocks:
-                going |= {block.key: block for block in with_descendants(self._blocks[key])}
+            if name in self._blocks:
+                going |= {block.name: block for block in with_descendants(self._blocks[name])}
         leaves_first = sorted(going.values(), key=lambda block: -block.position)
         for block in leaves_first:
             self._tell_ends_before(block)
@@ -219,39 +224,35 @@ class Ledger:
                 gone.setdefault(block.tier, []).append(block.block_hash)
         for tier, values in gone.items():
             self._out.append(BlocksRemoved(array("Q", values), tier=tier))
-            self.counts.evicted += len(values)
+            self._counts.evicted += len(values)
 
-    def _moved(self, rank: int, event: Moved) -> None:
-        block = self._blocks.get((rank, event.name))
+    def _moved(self, event: Moved) -> None:
+        block = self._blocks.get(event.name)
         new = TIERS.get(event.new_level)
         if block is None or new is None or new is block.tier:
             return
         self._tell_chain(block)
         old, block.tier = block.tier, new
         if new is Tier.HOST:
-            self.counts.offloaded += 1
+            self._counts.offloaded += 1
         else:
-            self.counts.onboarded += 1
+            self._counts.onboarded += 1
         self._hold(block)
         if self._resident.remove(block.block_hash, old):
             self._out.append(BlocksRemoved(array("Q", [block.block_hash]), tier=old))
 
-    def _lost(self, rank: int, event: Lost) -> None:
-        """Take everything back; what other ranks hold is still certain, and told again."""
-        self.counts.losses += 1
-        self.counts.lost_events += event.num_events
+    def _lost(self, event: Lost) -> None:
+        """Take everything back; a block that nothing proved since the last loss is forgotten."""
+        self._counts.losses += 1
+        self._counts.lost_events += event.num_events
         for track in tuple(self._finished):
             self._tell_end(track)
         self._take_back()
         for block in tuple(self._blocks.values()):
-            restarted = not event.num_events and block.key[0] == rank
-            if restarted or not block.told:  # nothing proved the latter since the last loss
+            if block.told and event.num_events:
+                block.told = False
+            else:
                 self._forget(block)
-        for block in self._blocks.values():
-            block.told = False
-        for block in sorted(self._blocks.values(), key=lambda block: block.position):
-            if block.key[0] != rank:
-                self._tell([block])
 
     def _take_back(self) -> None:
         """Let readers forget all that they were told, leaves first."""
@@ -267,7 +268,7 @@ class Ledger:
 
     def _prove(self, values: list[BlockHash]) -> None:
         """A request hit these blocks: those that a loss made doubtful are there after all."""
-        if not self.counts.losses or not values or self._resident.has(values[-1]):
+        if not self._counts.losses or not values or self._resident.has(values[-1]):
             return
         wanted = set(values)
         for block in tuple(self._blocks.values()):
@@ -308,7 +309,7 @@ class Ledger:
         first, tokens = piece[0], array("I")
         for block in piece:
             tokens.extend(block.token_ids)
-        self.counts.stored += len(piece)
+        self._counts.stored += len(piece)
         self._out.append(
             BlocksStored(
                 block_hashes=array("Q", [block.block_hash for block in piece]),
@@ -322,11 +323,11 @@ class Ledger:
         )
 
     def _forget(self, block: LedgerBlock) -> None:
-        del self._blocks[block.key]
+        del self._blocks[block.name]
         if block.parent is not None:
-            block.parent.children.pop(block.key, None)
+            block.parent.children.pop(block.name, None)
 
-    def _is_complete(self, track: Track) -> bool:
+    def is_complete(self, track: Track) -> bool:
         """Whether all its blocks are told; what was found once is not looked up again."""
         hashes = track.hashes
         while track.num_told < len(hashes) and self._resident.has(hashes[track.num_told]):
@@ -335,7 +336,7 @@ class Ledger:
 
     def _tell_ends_before(self, block: LedgerBlock) -> None:
         """A block goes: the ended sequences that it belongs to end first."""
-        for track in self.tracks.sharing(block.block_hash):
+        for track in self._tracks.sharing(block.block_hash, self._rank):
             if track in self._finished:
                 self._tell_end(track)
 
@@ -357,4 +358,4 @@ class Ledger:
                 started_unix_ns=track.started_unix_ns,
             )
         )
-        self.tracks.remove(track)
+        self._tracks.remove(track)

@@ -1,4 +1,4 @@
-"""One block of TensorRT-LLM's cache as the ledger knows it, and how many of them are where."""
+"""One block of a rank's cache as its ledger knows it, and how many of them are where."""
 
 from __future__ import annotations
 
@@ -11,15 +11,13 @@ from shepherd_worker.engine.trtllm.kv_events import BlockName
 
 TIERS = {0: Tier.DEVICE, 1: Tier.HOST}
 """TensorRT-LLM's cache levels."""
-Key = tuple[int, BlockName]
-"""Attention rank and name: names of two ranks are different blocks."""
 
 
 @dataclass(slots=True)
 class LedgerBlock:
     """A full block that the engine told of."""
 
-    key: Key
+    name: BlockName
     block_hash: BlockHash
     parent: LedgerBlock | None
     position: int
@@ -28,7 +26,7 @@ class LedgerBlock:
     context: CacheContext
     origin: Attribution | None
     tier: Tier
-    children: dict[Key, LedgerBlock] = field(default_factory=dict)
+    children: dict[BlockName, LedgerBlock] = field(default_factory=dict)
     told: bool = False
     """Whether readers know of it; not so after a loss, until something proves it."""
 
@@ -66,7 +64,7 @@ def continues(last: LedgerBlock, block: LedgerBlock) -> bool:
 
 
 class Residency:
-    """Which blocks readers know of, by tier; a block may be held by several attention ranks."""
+    """Which blocks readers know of, by tier; the engine may have several names for the same block."""
 
     def __init__(self) -> None:
         self.num_on = dict.fromkeys(TIERS.values(), 0)
@@ -74,14 +72,14 @@ class Residency:
         self._holders: dict[tuple[int, Tier], int] = {}
 
     def add(self, value: int, tier: Tier) -> bool:
-        """One more rank holds a block; whether it is the first."""
+        """A block is there under one more name; whether it is the first."""
         held = self._holders.get((value, tier), 0)
         self._holders[value, tier] = held + 1
         self.num_on[tier] += not held
         return not held
 
     def remove(self, value: int, tier: Tier) -> bool:
-        """A rank holds a block no longer; whether it was the last."""
+        """A block is there under one name less; whether it was the last."""
         self._holders[value, tier] -= 1
         if self._holders[value, tier]:
             return False
@@ -90,7 +88,7 @@ class Residency:
         return True
 
     def clear(self) -> None:
-        """Nobody holds anything."""
+        """Nothing is there."""
         self._holders.clear()
         self.num_on.update(dict.fromkeys(TIERS.values(), 0))
 

@@ -68,6 +68,7 @@ def engine_info(
 ) -> EngineInfo:
     """What a loaded engine is; sizes as they came out of files and overrides, where it says them."""
     args, kv = llm.args, llm.args.kv_cache_config
+    num_ranks = int(args.tensor_parallel_size) if args.enable_attention_dp else 1
     capacity = _capacity(llm)
     block_size = int(capacity.get("tokensPerBlock") or kv.tokens_per_block)
     device = int(capacity.get("maxNumBlocks") or _configured_blocks(kv))
@@ -77,18 +78,19 @@ def engine_info(
         model_directory=str(model.directory),
         model_fingerprint=model.fingerprint,
         block_size=block_size,
-        num_blocks={Tier.DEVICE: device},
+        num_blocks={Tier.DEVICE: device * num_ranks},
         max_seq_len=int(args.max_seq_len or model.max_seq_len),
         max_batch_size=int(args.max_batch_size or config.max_batch_size),
         max_num_tokens=int(args.max_num_tokens or config.max_num_tokens),
         vocab_size=model.vocab_size,
         eos_token_ids=model.eos_token_ids,
         root_hash=root_hash(model.fingerprint),
+        num_ranks=num_ranks,
     )
 
 
 def _capacity(llm: Any) -> dict[str, int]:
-    """The device pool, where this version tells it."""
+    """The device pool of a rank, where this version tells it."""
     ask = getattr(llm, "get_kv_cache_capacity", None)
     told: dict[str, int] | None = None if ask is None else ask()
     return told or {}

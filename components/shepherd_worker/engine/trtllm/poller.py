@@ -3,10 +3,10 @@
     event loop                             poller
     ----------                             ------
                                            takes events from the engine
-    note(a request, its end) - deque --->  1. notes go into the ledger
+    note(a request, its end) - deque --->  1. notes go into the ledgers
                                            2. the events
     found(a prompt's hit) --- deque ---->  3. hits, on what is there by now
-    deliver(cache events) <- call_soon --  in order
+    deliver(a rank's events) <- call_soon  in order
 
 A request is noted before it is submitted, and notes are read after the events
 were taken: whatever an event speaks of is known when it is applied.  Only the
@@ -30,8 +30,8 @@ from typing import Any
 from shepherd_events.events import Tier
 from shepherd_worker.engine.protocol import CacheEvent
 from shepherd_worker.engine.trtllm.kv_events import EventReader, KvEvent, Removed
-from shepherd_worker.engine.trtllm.ledger import Ledger
 from shepherd_worker.engine.trtllm.ledger_block import TIERS
+from shepherd_worker.engine.trtllm.ranks import Ledgers
 from shepherd_worker.engine.trtllm.stats import IterationStats, NativeMetrics
 from shepherd_worker.engine.trtllm.tracks import Track
 
@@ -46,7 +46,7 @@ PATIENCE_S = 0.05
 """How long a removal waits for the end of the request whose blocks it takes."""
 MAX_EVENTS_AT_ONCE = 4096
 
-Note = Callable[[Ledger], None]
+Note = Callable[[Ledgers], None]
 
 
 class Poller:
@@ -55,18 +55,19 @@ class Poller:
     def __init__(
         self,
         llm: Any,
-        ledger: Ledger,
+        ledgers: Ledgers,
         *,
-        deliver: Callable[[tuple[CacheEvent, ...]], None],
+        num_ranks: int,
+        deliver: Callable[[int, tuple[CacheEvent, ...]], None],
         died: Callable[[BaseException], None],
         metrics: NativeMetrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`deliver` and `died` are called on the event loop."""
+        """`deliver` (a rank's events) and `died` are called on the event loop."""
         self.stats = IterationStats()
-        self.reader = EventReader()
+        self.reader = EventReader(num_ranks)
         self._llm = llm
-        self._ledger = ledger
+        self._ledgers = ledgers
         self._deliver = deliver
         self._died = died
         self._metrics = metrics
@@ -102,7 +103,7 @@ class Poller:
         return {tier: blocks for tier, blocks in told.items() if blocks}
 
     def note(self, note: Note) -> None:
-        """Let the ledger know of a request."""
+        """Let the ledgers know of a request."""
         self._notes.append(note)
 
     def found(self, track: Track, num_cached: int) -> None:
@@ -131,7 +132,7 @@ class Poller:
             self._check_health()
             await asyncio.sleep(BUSY_INTERVAL_S if busy else IDLE_INTERVAL_S)
         await self._round()
-        self._ledger.settle(math.inf)
+        self._ledgers.settle(math.inf)
         self._give()
 
     async def _round(self) -> bool:
@@ -139,17 +140,17 @@ class Poller:
         events = await _take(self._llm.get_kv_cache_events_async) if self._began else []
         rows = await _take(self._llm.get_stats_async) if self._began else []
         for _ in range(len(self._notes)):
-            self._notes.popleft()(self._ledger)
+            self._notes.popleft()(self._ledgers)
         self._backlog.extend(self.reader.read(events))
         self._apply_backlog()
         for _ in range(len(self._hits)):
-            self._ledger.hit(*self._hits.popleft())
+            self._ledgers.hit(*self._hits.popleft())
         for row in rows:
             self.stats.add(row)
             self._metrics.row(row)
-        self._ledger.settle(self._clock())
+        self._ledgers.settle(self._clock())
         self._give()
-        return bool(events or rows or len(self._ledger.tracks))
+        return bool(events or rows or len(self._ledgers.tracks))
 
     def _apply_backlog(self) -> None:
         while self._backlog:
@@ -157,12 +158,12 @@ class Poller:
             if isinstance(event, Removed) and self._wait_for_ends(rank, event):
                 return
             self._patience = None
-            self._ledger.apply(rank, event)
+            self._ledgers.apply(rank, event)
             self._backlog.popleft()
 
     def _wait_for_ends(self, rank: int, event: Removed) -> bool:
         """Whether a removal waits for the end of a request that had the blocks."""
-        owners = self._ledger.unfinished_owners(rank, event.names)
+        owners = self._ledgers.unfinished_owners(rank, event.names)
         if not owners or self._stopping:
             return False
         if self._patience is None:
@@ -174,9 +175,8 @@ class Poller:
         return False
 
     def _give(self) -> None:
-        told = self._ledger.drain()
-        if told:
-            self._call(self._deliver, told)
+        for rank, told in self._ledgers.drain():
+            self._call(self._deliver, rank, told)
 
     def _check_health(self) -> None:
         if self._clock() < self._next_health:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from shepherd_events.events import Tier
 from shepherd_worker.engine.protocol import EngineInfo, EngineStats
-from shepherd_worker.engine.trtllm.ledger import Ledger
+from shepherd_worker.engine.trtllm.ranks import Ledgers
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,8 @@ class EngineLoad:
     accepted_tokens: int = 0
     drafts: int = 0
     num_paused: int = 0
+    rank_used: Mapping[int, int] = field(default_factory=dict)
+    """`num_used` of each rank that has a row."""
 
 
 class IterationStats:
@@ -59,13 +61,17 @@ class IterationStats:
     def load(self) -> EngineLoad:
         """The newest rows together."""
         with self._lock:
-            rows = tuple(self._rows.values())
+            by_rank = tuple(self._rows.items())
             drafted, accepted, drafts = self._drafted, self._accepted, self._drafts
+        rows = tuple(row for _, row in by_rank)
         return EngineLoad(
             num_running=_sum(rows, None, "numActiveRequests"),
             num_waiting=_sum(rows, None, "numQueuedRequests"),
             num_blocks=_sum(rows, "kvCacheStats", "maxNumBlocks"),
             num_used=_sum(rows, "kvCacheStats", "usedNumBlocks"),
+            rank_used={
+                rank: _sum((row,), "kvCacheStats", "usedNumBlocks") for rank, row in by_rank
+            },
             num_paused=_sum(rows, "inflightBatchingStats", "numPausedRequests"),
             drafted_tokens=drafted,
             accepted_tokens=accepted,
@@ -90,33 +96,36 @@ def engine_stats(
     totals: Totals,
     *,
     load: EngineLoad,
-    ledger: Ledger,
+    ledgers: Ledgers,
     info: EngineInfo,
     num_calls: int,
     num_leases: int,
 ) -> EngineStats:
-    """Our statistics, from the adapter's counts, TensorRT-LLM's rows and the ledger."""
+    """Our statistics, from the adapter's counts, TensorRT-LLM's rows and the ledgers."""
     num_waiting = min(load.num_waiting, num_calls)
     total = info.num_blocks.get(Tier.DEVICE, 0)
-    used = min(load.num_used, total) if num_calls or num_leases else 0
-    cached = min(ledger.num_resident[Tier.DEVICE], total - used)
-    on_host = ledger.num_resident[Tier.HOST]
+    busy = bool(num_calls or num_leases)
+    used = min(load.num_used, total) if busy else 0
+    resident = ledgers.num_resident
+    cached = min(resident[Tier.DEVICE], total - used)
+    on_host = resident[Tier.HOST]
     return EngineStats(
         num_running=num_calls - num_waiting,
         num_waiting=num_waiting,
         blocks_referenced=used,
         blocks_cached=cached,
         blocks_empty=total - used - cached,
+        rank_blocks_referenced=_by_rank(load, info.num_ranks, busy=busy),
         host_blocks_cached=on_host,
         host_blocks_empty=max(0, info.num_blocks.get(Tier.HOST, 0) - on_host),
         prompt_tokens_total=totals.prompt_tokens,
         prompt_tokens_cached_total=totals.cached_tokens,
         prompt_tokens_transferred_total=totals.transferred_tokens,
         generated_tokens_total=totals.generated_tokens,
-        blocks_stored_total=ledger.counts.stored,
-        blocks_evicted_total=ledger.counts.evicted,
-        blocks_offloaded_total=ledger.counts.offloaded,
-        blocks_onboarded_total=ledger.counts.onboarded,
+        blocks_stored_total=ledgers.counts.stored,
+        blocks_evicted_total=ledgers.counts.evicted,
+        blocks_offloaded_total=ledgers.counts.offloaded,
+        blocks_onboarded_total=ledgers.counts.onboarded,
         drafts_total=load.drafts,
         drafted_tokens_total=load.drafted_tokens,
         accepted_tokens_total=load.accepted_tokens,
@@ -158,6 +167,13 @@ class NativeMetrics:
         """A request ended, with what TensorRT-LLM measured of it."""
         if self._log_request is not None and metrics:
             self._log_request(metrics)
+
+
+def _by_rank(load: EngineLoad, num_ranks: int, *, busy: bool) -> tuple[int, ...]:
+    """Nothing where there is one rank; rows of an idle engine are stale."""
+    if num_ranks == 1:
+        return ()
+    return tuple(load.rank_used.get(rank, 0) if busy else 0 for rank in range(num_ranks))
 
 
 def _sum(rows: tuple[Mapping[str, Any], ...], group: str | None, name: str) -> int:

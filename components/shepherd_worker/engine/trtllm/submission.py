@@ -52,6 +52,7 @@ class Submissions:
             max_seq_len=info.max_seq_len,
             matches_stop_strings=tokenizer is not None,
             serves_lora=bool(self._adapters),
+            num_ranks=info.num_ranks,
         )
 
     def check(self, request: GenerateRequest) -> None:
@@ -96,6 +97,7 @@ class Submissions:
             token_ids=request.token_ids[:],
             origin=request.origin,
             started_unix_ns=started_unix_ns,
+            rank=request.dp_rank if self._info.num_ranks > 1 else 0,
         )
 
     def submit(self, request: GenerateRequest, *, streaming: bool) -> Callable[[Any], Any]:
@@ -121,16 +123,16 @@ class Submissions:
                 params,
                 streaming=streaming,
                 disaggregated_params=disaggregated,
-                **self._extras(request),
+                **self.extras(request),
             )
         except (ValueError, self._library.RequestError) as error:
             raise InvalidRequestError(
                 "request", request.request_id, f"what TensorRT-LLM takes: {error}"
             ) from None
 
-    def _extras(self, request: GenerateRequest) -> dict[str, Any]:
-        """The arguments that only some requests have."""
-        extras: dict[str, Any] = {}
+    def extras(self, request: GenerateRequest) -> dict[str, Any]:
+        """The arguments of `generate_async` that only some requests have."""
+        extras: dict[str, Any] = self._placement(request)
         if request.cache_salt:
             extras["cache_salt"] = request.cache_salt
         if request.lora_name:
@@ -139,12 +141,26 @@ class Submissions:
             )
         if request.retention is not None and self._library.KvCacheRetentionConfig is not None:
             extras["kv_cache_retention_config"] = self._retention(request.retention)
-        session = request.origin.session_id if request.origin is not None else ""
-        affine = self._config.trtllm.conversation_affinity and session
-        if affine and "conversation_params" in self._library.generate_arguments:
-            kind = self._library.ConversationParams
-            extras["conversation_params"] = kind(conversation_id=session)
         return extras
+
+    def _placement(self, request: GenerateRequest) -> dict[str, Any]:
+        """Where it may run: the engine's choice by session, else the router's rank and no other.
+
+        Source: an explicit rank wins over affinity in TensorRT-LLM, so only one of them is passed.
+        """
+        library = self._library
+        session = request.origin.session_id if request.origin is not None else ""
+        if (
+            self._config.trtllm.conversation_affinity
+            and session
+            and "conversation_params" in library.generate_arguments
+        ):
+            return {"conversation_params": library.ConversationParams(conversation_id=session)}
+        if self._info.num_ranks == 1 or request.dp_rank is None:
+            return {}
+        kind = library.SchedulingParams
+        chosen = kind(attention_dp_rank=request.dp_rank, attention_dp_relax=False)
+        return {"scheduling_params": chosen}
 
     def _retention(self, retention: Retention) -> Any:
         """Priorities of the prompt's ranges; durations are timedeltas there, despite their names."""

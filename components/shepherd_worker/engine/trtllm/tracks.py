@@ -28,6 +28,8 @@ class Track:
     """Prompt and output so far."""
     origin: Attribution | None
     started_unix_ns: int
+    rank: int | None = 0
+    """The attention rank that has its blocks; None until that is known."""
     num_prompt: int = field(init=False)
     num_cached: int = 0
     finish_reason: FinishReason | None = None
@@ -98,17 +100,22 @@ class TrackIndex:
         for value in track.hashes:
             _drop(self._by_hash, value, track)
 
-    def sharing(self, value: int) -> tuple[Track, ...]:
-        """The tracks that have a block with this hash, the oldest first."""
-        return tuple(self._by_hash.get(value, ()))
+    def sharing(self, value: int, rank: int) -> tuple[Track, ...]:
+        """The tracks that have a block with this hash on this rank, the oldest first."""
+        return tuple(_on(rank, self._by_hash.get(value, ())))
 
-    def filling(self, value: int, parent: int, token_ids: array[int]) -> Track | None:
-        """Who fills a block, as far as can be told; `parent` is a root for a first block."""
-        sharers = self._by_hash.get(value)
-        if sharers:
-            return sharers[0]
-        growing = self._by_tip.get(parent, ())
-        return next((track for track in growing if track.may_fill(token_ids)), None)
+    def filling(self, value: int, parent: int, token_ids: array[int], rank: int) -> Track | None:
+        """Who fills a rank's block, as far as can be told; `parent` is a root for a first block.
+
+        A request that nobody else could be taken for is on that rank from then on.
+        """
+        fits = _on(rank, self._by_hash.get(value, ()))
+        if not fits:
+            growing = _on(rank, self._by_tip.get(parent, ()))
+            fits = [track for track in growing if track.may_fill(token_ids)]
+        if len(fits) == 1:
+            fits[0].rank = rank
+        return min(fits, key=lambda track: track.rank is None, default=None)
 
     def roots(self, cache_salt: str | None) -> Iterator[tuple[CacheContext, BlockHash]]:
         """What a chain may have begun with; a salt of None is one that was not told."""
@@ -130,6 +137,11 @@ class TrackIndex:
         if track.tip != tip:
             _drop(self._by_tip, tip, track)
             self._by_tip.setdefault(track.tip, []).append(track)
+
+
+def _on(rank: int, tracks: Iterable[Track]) -> list[Track]:
+    """Those that are on a rank, or may be."""
+    return [track for track in tracks if track.rank is None or track.rank == rank]
 
 
 def _drop(index: dict[int, list[Track]], key: int, track: Track) -> None:

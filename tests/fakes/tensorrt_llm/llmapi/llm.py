@@ -76,6 +76,7 @@ class BaseLLM:
             **kwargs,
         )
         self._ids = itertools.count(1)
+        self._conversations: dict[str, int] = {}
         self._backend = self._make_backend()
         self._executor = SimpleNamespace(
             check_health=self._check_health, _fatal_error=None, _backend=self._backend
@@ -98,6 +99,7 @@ class BaseLLM:
         )
         return Backend(
             engine_config(args, **given),
+            num_ranks=self.args.tensor_parallel_size if self.args.enable_attention_dp else 1,
             event_buffer=kv.event_buffer_max_size if kv.enable_block_reuse else 0,
             stats=self.args.enable_iter_perf_stats,
         )
@@ -141,8 +143,22 @@ class BaseLLM:
             result.deliver,
             opaque_state=opaque,
             prefill_only=kind == "context_only",
+            rank=self._rank(scheduling_params, conversation_params),
         )  # fmt: skip
         return result
+
+    def _rank(self, scheduling: Any, conversation: Any) -> int | None:
+        """An explicit rank wins over the one that a conversation began on."""
+        if scheduling is not None and scheduling.attention_dp_rank is not None:
+            rank: int = scheduling.attention_dp_rank
+            if not 0 <= rank < self._backend.num_ranks:
+                raise ValueError(f"attention_dp_rank {rank} is out of range")
+            return rank
+        config = self.args.attention_dp_config or {}
+        if conversation is None or not config.get("kv_cache_routing_conversation_affinity"):
+            return None
+        turn = len(self._conversations) % self._backend.num_ranks
+        return self._conversations.setdefault(conversation.conversation_id, turn)
 
     def _check(self, prompt: list[int], params: Any, kind: str | None, disagg: Any) -> None:
         limit = self.args.max_num_tokens
@@ -208,7 +224,7 @@ class BaseLLM:
             assert self._backend.num_requests, "KV Event IterationResult is not instantiated."
 
     def _take_event(self) -> dict[str, Any] | None:
-        buffer = self._backend.events.buffer
+        buffer = self._backend.event_buffer
         return buffer.popleft() if buffer else None
 
     def _take_row(self) -> dict[str, Any] | None:
@@ -231,7 +247,7 @@ class BaseLLM:
         self._backend.shutdown()
 
     def _check_health(self) -> bool:
-        return self._backend.engine.is_healthy()
+        return self._backend.is_healthy()
 
     def _collective_rpc(
         self, method: str, args: Any = (), kwargs: Any = None, non_block: bool = False
