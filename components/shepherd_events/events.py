@@ -26,6 +26,9 @@ class Tier(IntEnum):
     SHARED = 4
     REMOTE = 5
 
+    __hash__ = int.__hash__
+    """Not that of an `Enum`, which is written in Python."""
+
 
 @dataclass(frozen=True, slots=True)
 class StreamId:
@@ -117,7 +120,7 @@ class BlocksStored:
     start_block: int
     """Position of the first block in its sequence, from 0."""
     tier: Tier = Tier.DEVICE
-    context: CacheContext = field(default_factory=CacheContext)
+    context: CacheContext = CacheContext()
     origin: Attribution | None = None
     group: int = 0
     media: tuple[MediaKey, ...] = ()
@@ -134,7 +137,7 @@ class BlocksReused:
     parent_hash: BlockHash | None
     start_block: int
     tier: Tier = Tier.DEVICE
-    context: CacheContext = field(default_factory=CacheContext)
+    context: CacheContext = CacheContext()
     origin: Attribution | None = None
     group: int = 0
 
@@ -184,7 +187,7 @@ class TurnCompleted:
     """The tokens that no full block holds."""
     finish_reason: str
     started_unix_ns: int
-    context: CacheContext = field(default_factory=CacheContext)
+    context: CacheContext = CacheContext()
     parent_session_id: str = ""
     session_final: bool = False
     sealed_tail: SealedTokens | None = None

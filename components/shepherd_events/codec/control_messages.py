@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from shepherd_events.codec.batches import decode_batch, encode_batch
+from shepherd_events.codec.batch_reader import decode_batch
+from shepherd_events.codec.batch_writer import encode_batch
 from shepherd_events.codec.checksums import checked, with_checksum
-from shepherd_events.codec.packed_columns import delimited_field
+from shepherd_events.codec.packed_columns import delimited_field, is_whole
 from shepherd_events.codec.shared_messages import tier_state_messages, tier_states
 from shepherd_events.codec.wire import ControlReplyView, enum_of, parse, sized
 from shepherd_events.control import (
@@ -20,7 +20,7 @@ from shepherd_events.control import (
     Status,
 )
 from shepherd_events.errors import CodecError
-from shepherd_events.events import BlocksStored, StreamId
+from shepherd_events.events import BlockEvent, BlocksStored, StreamId
 from shepherd_events.v1 import kv_events_pb2 as pb
 
 
@@ -77,7 +77,7 @@ def encode_reply(reply: ControlReply) -> bytes:
             frames=reply.frames,
         )
         return sized(with_checksum(pb.ControlReply(replay=message).SerializeToString()))
-    except (TypeError, ValueError, OverflowError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise CodecError("reply", str(error)) from error
 
 
@@ -94,9 +94,13 @@ def decode_reply(payload: bytes) -> ControlReply:
         case "replay":
             return _replay_reply(message.replay)
         case "snapshot":
-            return _snapshot_reply(
-                message.snapshot, lambda: parse(pb.ControlReply, payload).snapshot.blocks
+            snapshot = message.snapshot
+            events = decode_batch(
+                snapshot.blocks,
+                lambda: parse(pb.ControlReply, payload).snapshot.blocks,
+                is_whole=is_whole(message, payload),
             )
+            return _snapshot_reply(snapshot, events)
         case _:
             raise CodecError("reply", "no reply that is known")
 
@@ -132,11 +136,11 @@ def _encode_snapshot(reply: SnapshotReply) -> bytes:
         last=reply.last,
     )
     after = pb.SnapshotReply(tiers=tier_state_messages(reply.tiers))
-    blocks = encode_batch(reply.blocks) if reply.blocks else b""
+    number = pb.SnapshotReply.BLOCKS_FIELD_NUMBER
     message = b"".join(
         (
             before.SerializeToString(),
-            delimited_field(pb.SnapshotReply.BLOCKS_FIELD_NUMBER, blocks) if blocks else b"",
+            delimited_field(number, *encode_batch(reply.blocks)) if reply.blocks else b"",
             after.SerializeToString(),
         )
     )
@@ -155,8 +159,7 @@ def _replay_reply(message: Any) -> ReplayReply:
     )
 
 
-def _snapshot_reply(message: Any, blocks_as_published: Callable[[], Any]) -> SnapshotReply:
-    events = decode_batch(message.blocks, blocks_as_published)
+def _snapshot_reply(message: Any, events: tuple[BlockEvent, ...]) -> SnapshotReply:
     blocks = tuple(event for event in events if isinstance(event, BlocksStored))
     if len(blocks) != len(events):
         raise CodecError("snapshot.blocks.op", "a snapshot holds STORED runs only")

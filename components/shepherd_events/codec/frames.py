@@ -6,10 +6,13 @@ the number of its frame, `StreamInfo` is number 1, a tombstone ends at its numbe
 
 from __future__ import annotations
 
-from shepherd_events.codec.batches import decode_batch
+from functools import lru_cache
+
+from shepherd_events.codec import drafts
+from shepherd_events.codec.batch_reader import decode_batch
 from shepherd_events.codec.bodies import decode_body, encode_body
 from shepherd_events.codec.checksums import checked, with_checksum
-from shepherd_events.codec.packed_columns import delimited_field
+from shepherd_events.codec.packed_columns import is_whole
 from shepherd_events.codec.wire import MAX_FRAME_BYTES, FrameView, parse, sized
 from shepherd_events.errors import CodecError, UnknownFeaturesError
 from shepherd_events.events import (
@@ -35,7 +38,6 @@ def encode_frame(frame: Frame) -> bytes:
     """
     try:
         _check_numbers(frame)
-        number, body = encode_body(frame.body)
         header = pb.Frame(
             worker_id=frame.stream.worker_id,
             dp_rank=frame.stream.dp_rank,
@@ -44,9 +46,9 @@ def encode_frame(frame: Frame) -> bytes:
             ts_unix_ns=frame.ts_unix_ns,
             required_features=frame.required_features,
         )
-        whole = with_checksum(header.SerializeToString(), delimited_field(number, body))
+        whole = with_checksum(header.SerializeToString(), encode_body(frame.body))
         return sized(whole, MAX_FRAME_BYTES)
-    except (TypeError, ValueError, OverflowError) as error:
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise CodecError("frame", str(error)) from error
 
 
@@ -68,30 +70,40 @@ def decode_frame(payload: bytes) -> Frame:
         raise CodecError("body", "no body that is known")
     if kind == "blocks":
         body: Body = BlockBatch(
-            decode_batch(message.blocks, lambda: parse(pb.Frame, payload).blocks)
+            decode_batch(
+                message.blocks,
+                lambda: parse(pb.Frame, payload).blocks,
+                is_whole=is_whole(message, payload),
+            )
         )
     else:
         body = decode_body(kind, getattr(message, kind))
-    frame = Frame(
-        stream=StreamId(message.worker_id, message.dp_rank),
-        epoch=message.epoch,
-        seq=message.seq,
-        ts_unix_ns=message.ts_unix_ns,
-        body=body,
-        required_features=message.required_features,
-        checksum=checksum,
+    frame = drafts.frame(
+        _stream_id(message.worker_id, message.dp_rank),
+        message.epoch,
+        message.seq,
+        message.ts_unix_ns,
+        body,
+        message.required_features,
+        checksum,
     )
     _check_numbers(frame)
     return frame
 
 
+_stream_id = lru_cache(maxsize=1024)(StreamId)
+
+
 def _check_numbers(frame: Frame) -> None:
-    for field, value in (("epoch", frame.epoch), ("seq", frame.seq)):
-        if value < 1:
-            raise CodecError(field, f"{value} is below 1")
+    if frame.epoch < 1:
+        raise CodecError("epoch", f"{frame.epoch} is below 1")
+    if frame.seq < 1:
+        raise CodecError("seq", f"{frame.seq} is below 1")
     if not frame.stream.worker_id:
         raise CodecError("worker_id", "empty")
     match frame.body:
+        case BlockBatch():
+            pass
         case Heartbeat(head_seq=head_seq):
             _check_repeats("heartbeat.head_seq", head_seq, frame.seq)
         case StreamInfo():

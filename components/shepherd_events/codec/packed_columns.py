@@ -1,17 +1,22 @@
-"""Packed protobuf columns as the bytes of arrays, without one object per entry.
+"""Packed protobuf columns as bytes, without one object per entry where that can be avoided.
 
-On the wire `repeated fixed64` in one packed chunk is what a `bytes` field would
-be: tag, length, little-endian entries.  So a column is written from its array's
-bytes, and read through a view of the schema that declares it `bytes`.  A view
-keeps only the last chunk of a column that came in several: whoever uses one
-must know how long the column has to be.
+On the wire a packed column in one chunk is what a `bytes` field would be: tag,
+length, entries.  So a column is written from the bytes of its arrays, and read
+through a view of the schema that declares it `bytes`.  Entries of 4 or 8 bytes
+are little-endian; varints below 128, which most are, are one byte each, so that
+the column itself is a sequence of its entries.
+
+A view keeps only the last chunk of a column that came in several.  Whoever uses
+one must compare sizes (`is_whole`) and read the message as published otherwise.
 """
 
 from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 from google.protobuf.descriptor import FileDescriptor
@@ -20,42 +25,113 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message_factory import GetMessageClass
 
 _LENGTH_DELIMITED = 2
+_MAX_UINT32 = (1 << 32) - 1
+_typecode = attrgetter("typecode")
 
 
-def delimited_field(number: int, content: bytes) -> bytes:
-    """A field that carries its length; `number` is in 1..15."""
-    prefix = bytearray((number << 3 | _LENGTH_DELIMITED,))
-    length = len(content)
-    while length > 0x7F:
-        prefix.append(length & 0x7F | 0x80)
-        length >>= 7
-    prefix.append(length)
-    return bytes(prefix) + content
-
-
-def packed_field(number: int, column: array[int]) -> bytes:
-    """A column of 4- or 8-byte entries in one chunk; nothing at all when it is empty."""
-    if not column:
-        return b""
-    if sys.byteorder == "big":
-        column = array(column.typecode, column)
-        column.byteswap()
-    return delimited_field(number, column.tobytes())
-
-
-def unpack(typecode: str, column: bytes | Iterable[int]) -> array[int]:
-    """A column from the bytes that a view shows, or from the entries of a typed message.
+@lru_cache(maxsize=1 << 12)
+def varint(value: int) -> bytes:
+    """The bytes of a `uint32`.
 
     Raises:
-        ValueError: the bytes are not a whole number of entries.
+        ValueError: it is none.
     """
-    if not isinstance(column, bytes):
-        return array(typecode, column)
-    values = array(typecode)
-    values.frombytes(column)
+    if not 0 <= value <= _MAX_UINT32:
+        raise ValueError(f"{value} is not in 0..{_MAX_UINT32}")
+    entry = bytearray()
+    while value > 0x7F:
+        entry.append(value & 0x7F | 0x80)
+        value >>= 7
+    entry.append(value)
+    return bytes(entry)
+
+
+def delimited_field(number: int, *parts: bytes | bytearray | array[int]) -> bytes:
+    """A field that carries its length, from its content's parts."""
+    content = b"".join(parts)
+    return b"".join((_tag(number), varint(len(content)), content))
+
+
+def varint_field(number: int, column: Sequence[int]) -> bytes:
+    """A column of varints in one chunk; nothing at all when it is empty."""
+    return delimited_field(number, *map(varint, column)) if column else b""
+
+
+def fixed_field(number: int, typecode: str, columns: Sequence[array[int]]) -> bytes:
+    """A column of 4- or 8-byte entries in one chunk, its parts behind each other.
+
+    Raises:
+        TypeError: a part is not an array of that type.
+    """
+    if not set(map(_typecode, columns)) <= {typecode}:
+        raise TypeError(f"expected arrays of {typecode!r}")
     if sys.byteorder == "big":
+        columns = [_swapped(column) for column in columns]
+    return delimited_field(number, *columns) if any(columns) else b""
+
+
+@lru_cache(maxsize=64)
+def _tag(number: int) -> bytes:
+    return varint(number << 3 | _LENGTH_DELIMITED)
+
+
+def _swapped(column: array[int]) -> array[int]:
+    column = array(column.typecode, column)
+    column.byteswap()
+    return column
+
+
+def _unpack_swapped(typecode: str, column: bytes | Iterable[int]) -> array[int]:
+    values = array(typecode, column)
+    if isinstance(column, bytes):
         values.byteswap()
     return values
+
+
+unpack_fixed: Callable[[str, Any], array[int]] = (
+    array if sys.byteorder == "little" else _unpack_swapped
+)
+"""A column from the bytes that a view shows, or from the entries of a typed message.
+
+Raises ValueError where the bytes are not a whole number of entries.
+"""
+
+
+def unpack_varints(column: bytes) -> Sequence[int]:
+    """The entries of a column that a view shows.
+
+    Raises:
+        ValueError: they are not 32-bit numbers as every writer writes them.
+    """
+    return column if column.isascii() else _unpacked(column)
+
+
+@lru_cache(maxsize=256)
+def _unpacked(column: bytes) -> tuple[int, ...]:
+    values: list[int] = []
+    value = shift = 0
+    for byte in column:
+        value |= (byte & 0x7F) << shift
+        if byte > 0x7F:
+            shift += 7
+            continue
+        if value > _MAX_UINT32:
+            raise ValueError(f"{value} is more than 32 bits")
+        values.append(value)
+        value = shift = 0
+    if shift:
+        raise ValueError("the last entry is cut off")
+    return tuple(values)
+
+
+def is_whole(message: Any, payload: bytes) -> bool:
+    """Whether a view shows everything that `payload`, of which it was parsed, says.
+
+    What it cannot show, such as a column's other chunks or entries that are not
+    packed, is missing when it is written again; nothing ever grows by that.
+    """
+    message.DiscardUnknownFields()
+    return bool(message.ByteSize() == len(payload))
 
 
 def view_classes(

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError
 
+from shepherd_events.codec.columns import PACKED_COLUMNS
 from shepherd_events.codec.packed_columns import view_classes
 from shepherd_events.control import Status
 from shepherd_events.errors import CodecError
@@ -21,7 +22,7 @@ MAX_MESSAGE_BYTES = 8 << 20
 FrameView, ControlReplyView = view_classes(
     pb.DESCRIPTOR,
     "BlockBatch",
-    columns=("parent_hash", "block_hash", "token_id"),
+    columns=PACKED_COLUMNS,
     wanted=("Frame", "ControlReply"),
 )
 
