@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help venv demo up test lint types proto bench clean
+.PHONY: help venv demo up test soak lint types proto bench clean
 
 help:           ## show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -27,6 +27,9 @@ up: $(READY)    ## run the whole system until Ctrl-C
 
 test: $(READY)  ## run every test, real processes included
 	$(BIN)/python -m pytest
+
+soak: $(READY)  ## break the event stream at random: make soak MINUTES=30 SEED=...
+	PYTHONPATH=tests $(BIN)/python -m soak --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 
 lint: $(READY)  ## check style and import contracts
 	$(BIN)/ruff check .

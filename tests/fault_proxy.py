@@ -12,16 +12,27 @@ class FaultProxy:
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
-        self._open = asyncio.Event()
-        self._open.set()
+        self._to_target, self._from_target = asyncio.Event(), asyncio.Event()
+        self.open_ways()
         self._cut = False
+        self.num_connections = 0
+        """Taken so far, those that were reset included."""
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
 
     def stall(self) -> None:
         """Nothing passes in either direction; connections stay."""
-        self._open.clear()
+        self._to_target.clear()
+        self._from_target.clear()
+
+    def stall_answers(self) -> None:
+        """What the reader says arrives; nothing comes back."""
+        self._from_target.clear()
+
+    def stall_questions(self) -> None:
+        """What the reader says does not arrive; it still hears everything."""
+        self._to_target.clear()
 
     def cut(self) -> None:
         """Connections are reset, and new ones too."""
@@ -32,7 +43,12 @@ class FaultProxy:
     def heal(self) -> None:
         """Everything passes again."""
         self._cut = False
-        self._open.set()
+        self.open_ways()
+
+    def open_ways(self) -> None:
+        """Both directions pass; connections are taken or not as before."""
+        self._to_target.set()
+        self._from_target.set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
@@ -51,6 +67,7 @@ class FaultProxy:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         ends = [writer]
+        self.num_connections += 1
         try:
             if not self._cut:
                 with suppress(OSError):
@@ -72,8 +89,8 @@ class FaultProxy:
         """Pump both ways until either end closes."""
         self._writers |= {writer, sink}
         pumps = [
-            asyncio.ensure_future(self._pump(reader, sink)),
-            asyncio.ensure_future(self._pump(source, writer)),
+            asyncio.ensure_future(self._pump(reader, sink, self._to_target)),
+            asyncio.ensure_future(self._pump(source, writer, self._from_target)),
         ]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -83,9 +100,11 @@ class FaultProxy:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, is_open: asyncio.Event
+    ) -> None:
         with suppress(OSError):
             while data := await source.read(65536):
-                await self._open.wait()
+                await is_open.wait()
                 sink.write(data)
                 await sink.drain()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
 import time
 from array import array
@@ -18,6 +17,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from line_process import LineProcess, say
 from shepherd_cli.stack import free_port
 from shepherd_events.epoch_file import EpochFile
 from shepherd_events.events import (
@@ -41,38 +41,11 @@ PATIENCE = Patience(
 CACHE_BLOCKS = 200
 
 
-class StreamProcess:
+class StreamProcess(LineProcess):
     """The other process, as a test sees it."""
 
     def __init__(self, *arguments: str) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.started: dict[str, Any] = self._answer()
-
-    def ask(self, command: str) -> dict[str, Any]:
-        """Give a command and wait for what it says."""
-        self.tell(command)
-        return self._answer()
-
-    def tell(self, command: str) -> None:
-        """Give a command that nobody waits for."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(command + "\n")
-        self.process.stdin.flush()
-
-    def end(self) -> None:
-        """Kill it, whatever it does."""
-        self.process.kill()
-        self.process.communicate()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        answer: dict[str, Any] = json.loads(self.process.stdout.readline())
-        return answer
+        super().__init__(__file__, *arguments)
 
 
 class PublisherPlace:
@@ -157,10 +130,6 @@ async def consume(address: dict[str, Any]) -> None:
                 }
             )
         reading.cancel()
-
-
-def say(answer: dict[str, Any]) -> None:
-    print(json.dumps(answer), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,76 @@
+"""What a soak found, as JSON; flatness of memory, files, tasks and threads included."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_RSS_SLACK = 12 << 20
+_COUNT_SLACK = 8
+
+
+@dataclass(slots=True)
+class Report:
+    """Grows as the soak goes on."""
+
+    seed: int
+    seconds: float = 0.0
+    rounds: int = 0
+    samples: int = 0
+    """Times that what a reader held was held against what its publisher knew."""
+    faults: Counter[int] = field(default_factory=Counter)
+    """By row of the fault table."""
+    events: int = 0
+    readers: Counter[str] = field(default_factory=Counter)
+    """Gaps, replays, snapshots, ... of all readers at the end of each round."""
+    converged_s: list[float] = field(default_factory=list)
+    """From the end of a round's faults until everybody held everything."""
+    failures: list[str] = field(default_factory=list)
+    _resources: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """Of one process that lives, after each round."""
+
+    def note_resources(self, process: str, pid: int, **amounts: int) -> None:
+        """What a process uses, everything being quiet."""
+        for name, amount in amounts.items():
+            self._resources[f"{process} {pid} {name}"].append(amount)
+
+    def grown(self) -> list[str]:
+        """What went on growing, of processes that lived through four rounds or more."""
+        found = []
+        for name, series in self._resources.items():
+            if len(series) < 4:
+                continue
+            first, last = max(series[1 : len(series) // 2 + 1]), max(series[-(len(series) // 4) :])
+            limit = 1.1 * first + _RSS_SLACK if name.endswith("rss") else first + _COUNT_SLACK
+            if last > limit:
+                found.append(f"not flat: {name} grew from {first} to {last}")
+        return found
+
+    def save(self, path: Path) -> None:
+        """As JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.to_json(), indent=1) + "\n")
+
+    def to_json(self) -> dict[str, object]:
+        """Everything that somebody may want to know of it."""
+        converged = self.converged_s or [0.0]
+        return {
+            "seed": self.seed,
+            "seconds": round(self.seconds, 1),
+            "rounds": self.rounds,
+            "faults_by_row": {str(row): self.faults[row] for row in sorted(self.faults)},
+            "events": self.events,
+            "samples": self.samples,
+            "readers": dict(self.readers),
+            "converged_median_s": round(statistics.median(converged), 2),
+            "converged_max_s": round(max(converged), 2),
+            "resources": {
+                name: {"first": series[0], "last": series[-1], "rounds": len(series)}
+                for name, series in sorted(self._resources.items())
+                if len(series) >= 4
+            },
+            "failures": self.failures,
+        }
