@@ -125,6 +125,8 @@ class KvEventPublisher:
         self._address: StreamAddress | None = None
         self._frames = self._events = self._bytes_sent = self._tombstones = 0
         self._unencodable = self._send_failures = self._heartbeats = 0
+        self._is_failing = False
+        """The last frame was not sent, and that was told of."""
 
     def start(self) -> None:
         """Listen and begin to send; what was told before is sent now.
@@ -313,8 +315,11 @@ class KvEventPublisher:
             self._transport.send(self._topic, payload, frame_id)
         except TransportError as error:
             self._send_failures += 1
-            logger.warning("frame not sent: %s", error, extra={"stream": str(self.stream)})
+            if not self._is_failing:
+                logger.warning("frames not sent: %s", error, extra={"stream": str(self.stream)})
+            self._is_failing = True
         else:
+            self._is_failing = False
             self._bytes_sent += len(payload)
 
     def _encode(self, numbered: NumberedBody) -> bytes:
