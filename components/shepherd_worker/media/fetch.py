@@ -16,9 +16,9 @@ from urllib.parse import unquote_to_bytes
 import aiohttp
 from yarl import URL
 
+from shepherd_config.outbound import CheckedResolver, Resolver, SystemResolver
 from shepherd_worker.errors import InvalidRequestError
 from shepherd_worker.media.policy import FIELD, MediaPolicy, shown
-from shepherd_worker.media.resolver import CheckedResolver, Resolver, SystemResolver
 
 MAX_CONNECTIONS = 16
 _CHUNK_BYTES = 1 << 16
@@ -38,7 +38,7 @@ class MediaFetcher:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        checked = CheckedResolver(self._resolver, self._policy)
+        checked = CheckedResolver(self._resolver, self._policy.check_addresses)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 resolver=checked, use_dns_cache=False, limit=MAX_CONNECTIONS, force_close=True

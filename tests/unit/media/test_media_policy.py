@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from yarl import URL
 
+from shepherd_config.outbound import is_public
 from shepherd_worker.errors import InvalidRequestError
-from shepherd_worker.media.policy import MediaPolicy, is_public, shown
+from shepherd_worker.media.policy import MediaPolicy, shown
 
 INSIDE = [
     "127.0.0.1", "127.255.255.254", "0.0.0.0", "10.1.2.3", "172.16.0.1", "172.31.255.255",
