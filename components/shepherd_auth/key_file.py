@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from shepherd_auth.api_keys import ApiKey, KeyRing, issue, retiring
 from shepherd_auth.errors import CredentialFileError
 from shepherd_auth.identity import Scope
+from shepherd_auth.private_file import read_private
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +38,7 @@ def read_keys(path: Path) -> tuple[ApiKey, ...]:
     Raises:
         CredentialFileError: it cannot be read, others may read it, or it is not a file of keys.
     """
-    try:
-        mode, text = path.stat().st_mode, path.read_bytes()
-    except OSError as error:
-        raise CredentialFileError(str(path), f"cannot be read: {error.strerror}") from error
-    if mode & 0o077:
-        raise CredentialFileError(
-            str(path), f"has mode {mode & 0o777:o}, others may use it: chmod 600"
-        )
+    text = read_private(path)
     try:
         document = _DOCUMENT.validate_json(text)
     except ValidationError as error:

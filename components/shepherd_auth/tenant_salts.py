@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from pathlib import Path
 
 from shepherd_auth.errors import CredentialFileError
 from shepherd_auth.identity import LOCAL_TENANT
+from shepherd_auth.private_file import read_private
 from shepherd_events.block_hash import salt_id
-from shepherd_events.errors import CredentialsError
-from shepherd_events.key_files import read_secret
 
 _DOMAIN = b"shepherd tenant salt 1\0"
 _SECRET_BYTES = 32
@@ -39,9 +39,7 @@ class TenantSalts:
             CredentialFileError: it cannot be read, others may read it, or it is no secret.
         """
         try:
-            secret = bytes.fromhex(read_secret(path))
-        except CredentialsError as error:
-            raise CredentialFileError(path, str(error)) from error
+            secret = bytes.fromhex(read_private(Path(path).expanduser()).decode())
         except ValueError:
             secret = b""
         if len(secret) != _SECRET_BYTES:

@@ -100,9 +100,8 @@ class Stack:
         """Start the memory service; ready when it is alive."""
         port = free_port()
         data = str(self.run_dir / "memory")
-        process = await self._start(
-            "memory", "shepherd_memory", "--http-port", str(port), "--data-dir", data, *args
-        )
+        ports = ("--http-port", str(port), "--admin-port", str(free_port()))
+        process = await self._start("memory", "shepherd_memory", *ports, "--data-dir", data, *args)
         service = Service(process, f"http://127.0.0.1:{port}")
         await process.until(lambda: self._answers(service.url + "/live"), timeout_s=60)
         return service
