@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,24 +14,40 @@ from shepherd_events.transports.credentials import (
     NatsCredentials,
     ReaderCredentials,
 )
+from shepherd_memory.delivery_options import DeliveryOptions
 
 if TYPE_CHECKING:
     from shepherd_events.tenant_keys import TenantKeys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryConfig:
+class MemoryConfig(DeliveryOptions):
     """Everything that can be said to the memory service; see `--help`."""
 
     data_dir: str = option(
         "Directory of the archive; made when missing.", default="shepherd-memory"
     )
     http_host: str = option(
-        "Loopback address of the HTTP interface, which knows no credentials yet.",
+        "Address of the HTTP interface; beyond loopback only with credentials.",
         default="127.0.0.1",
     )
     http_port: int = option(
         "Port of the HTTP interface; 0 takes a free one.", default=8765, minimum=0, maximum=65535
+    )
+    admin_host: str = option(
+        "Address of the operator's interface; beyond loopback only with credentials.",
+        default="127.0.0.1",
+    )
+    admin_port: int | None = option(
+        "Port of the operator's interface; 0 takes a free one, none has no such interface.",
+        default=8766,
+        minimum=0,
+        maximum=65535,
+    )
+    tenant_max_mb: int = option(
+        "Size of a tenant's store from which on its facts and memories are refused; 0 is without limit.",
+        default=0,
+        minimum=0,
     )
     settle_s: float = option(
         "Seconds after a start in which a worker may show up again before its blocks count as gone.",
@@ -152,11 +167,11 @@ def load_config(
         argv=argv,
         environ=environ,
     )
-    host = resolved.config.http_host
-    if not _is_loopback(host):
-        raise OptionError("--http-host", host, "a loopback address: there are no credentials yet")
-    _check_curve(resolved.config)
-    resolved.config.tenant_keys()
+    config = resolved.config
+    config.check_access(http_host=config.http_host, admin_host=config.admin_host)
+    config.check_delivery()
+    _check_curve(config)
+    config.tenant_keys()
     return resolved
 
 
@@ -175,10 +190,3 @@ def _check_curve(config: MemoryConfig) -> None:
             reader_keys(curve)
         except CredentialsError as error:
             raise OptionError("--kv-events-curve-file, -server", error.path, str(error)) from error
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

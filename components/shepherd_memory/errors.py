@@ -2,6 +2,8 @@
 
     MemoryServiceError
     |-- InvalidParameterError    the caller's fault: HTTP 400 or 422, nothing else is disturbed
+    |-- ConflictError            HTTP 409: not while the first is under way
+    |-- TooManyRequestsError     HTTP 429: the tenant's rate or quota; says when to come back
     |-- UnknownItemError         HTTP 404: no such session or notice in the caller's tenant
     |-- StoreUnavailableError    a store cannot be used just now: nothing is lost, try again
     |-- NoTenantError            an empty tenant: never means all of them
@@ -40,7 +42,7 @@ class UnknownItemError(MemoryServiceError):
     def __init__(self, kind: str, name: str) -> None:
         self.kind = kind
         self.name = name
-        super().__init__(f"there is no {kind} {name!r}")
+        super().__init__(f"there is no {kind} {name[:64]!r}")
 
 
 class StoreUnavailableError(MemoryServiceError):
@@ -57,6 +59,22 @@ class NoTenantError(MemoryServiceError):
 
     def __init__(self) -> None:
         super().__init__("no tenant: expected the tenant of a credential, which is never empty")
+
+
+class ConflictError(MemoryServiceError):
+    """What was asked cannot be done beside what is under way."""
+
+    def __init__(self, field: str, message: str) -> None:
+        self.field = field
+        super().__init__(message)
+
+
+class TooManyRequestsError(MemoryServiceError):
+    """The tenant has used up what it may."""
+
+    def __init__(self, retry_after_s: float, reason: str) -> None:
+        self.retry_after_s = retry_after_s
+        super().__init__(f"{reason}: come back in {retry_after_s:.1f} s")
 
 
 class SchemaVersionError(MemoryServiceError):

@@ -1,40 +1,72 @@
 """What every door to the memory offers, for one tenant.
 
-HTTP, and later MCP and Python, are thin doors to these functions.  Reads run in
-threads, each on its own view of the store; the one write, an acknowledgement,
-takes its turn in the writer thread.
+HTTP, MCP, the tools and the command line are thin doors to these functions.
+Reads run in threads, each on its own view of the store; writes take their turn
+in the writer thread and are durable when they return.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
-from shepherd_memory.archive.protocol import Archive, Archives
-from shepherd_memory.archive.records import NoticeState, SessionSummary, StoredNotice, StoredTurn
-from shepherd_memory.errors import InvalidParameterError, UnknownItemError
+from shepherd_memory.archive.protocol import Archive, Archives, ArchiveWriter
+from shepherd_memory.archive.records import (
+    ArchiveStats,
+    Erased,
+    Fact,
+    NoticeState,
+    SessionSummary,
+    StoredNotice,
+    StoredTurn,
+)
+from shepherd_memory.clocks import Clocks
+from shepherd_memory.errors import InvalidParameterError, TooManyRequestsError, UnknownItemError
 from shepherd_memory.metrics import Metrics
+from shepherd_memory.notice_text import NoticeTemplate
 from shepherd_memory.notifier import Bell, rung_within
 from shepherd_memory.search import SearchHit, search
 from shepherd_memory.writer import WriterThread
 
+EXPORT_PAGE = 200
+QUOTA_RETRY_S = 3600.0
+
+T = TypeVar("T")
+Record = StoredTurn | StoredNotice | Fact
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What the memories of all tenants share."""
+
+    archives: Archives
+    writer: WriterThread
+    bell: Bell
+    metrics: Metrics
+    clocks: Clocks
+    template: NoticeTemplate
+    max_tenant_bytes: int = 0
+    """From this size of its store on a tenant's own writes are refused; 0 never."""
+
+    def in_words(self, row: StoredNotice) -> StoredNotice:
+        """A notice as it is told."""
+        return replace(row, notice=replace(row.notice, text=self.template.render(row.notice)))
+
 
 class Memory:
-    """One tenant's sessions, notices and recall; event loop only."""
+    """One tenant's sessions, notices, facts and recall; event loop only."""
 
-    def __init__(
-        self, tenant: str, *, archives: Archives, writer: WriterThread, bell: Bell, metrics: Metrics
-    ) -> None:
+    def __init__(self, tenant: str, means: Means) -> None:
+        """`tenant` is the name of its archive, see `TenantSalts.stream_name_of`."""
         self._tenant = tenant
-        self._archives = archives
-        self._writer = writer
-        self._bell = bell
-        self._metrics = metrics
+        self._means = means
 
     async def sessions(self, *, after: str, limit: int) -> list[SessionSummary]:
         """Sessions by name, those that sort behind `after`."""
-        archive = await self._archive()
-        return await asyncio.to_thread(archive.sessions, after=after, limit=limit)
+        return await self._read(lambda archive: archive.sessions(after=after, limit=limit))
 
     async def session(self, session: str) -> SessionSummary:
         """One session.
@@ -42,11 +74,8 @@ class Memory:
         Raises:
             UnknownItemError: this tenant has no such session.
         """
-        archive = await self._archive()
-        found = await asyncio.to_thread(archive.session, session)
-        if found is None:
-            raise UnknownItemError("session", session)
-        return found
+        found = await self._read(lambda archive: archive.session(session))
+        return _known("session", session, found)
 
     async def turns(self, session: str, *, after: int, limit: int) -> list[StoredTurn]:
         """A session's turns by ordinal, those behind `after`.
@@ -55,17 +84,90 @@ class Memory:
             UnknownItemError: this tenant has no such session.
         """
         await self.session(session)
-        archive = await self._archive()
-        return await asyncio.to_thread(archive.turns, session, after=after, limit=limit)
+        return await self._read(lambda archive: archive.turns(session, after=after, limit=limit))
+
+    async def search(self, query: str, *, k: int, session: str | None) -> list[SearchHit]:
+        """The archived turns that fit a question best, word for word.
+
+        Raises:
+            InvalidParameterError: the query is too long, or `k` is out of bounds.
+        """
+        metrics, began = self._means.metrics, time.perf_counter()
+        try:
+            hits = await self._read(lambda archive: search(archive, query, k, session))
+        except InvalidParameterError:
+            metrics.searches.labels("refused").inc()
+            raise
+        except Exception:
+            metrics.searches.labels("error").inc()
+            raise
+        metrics.search_seconds.observe(time.perf_counter() - began)
+        metrics.search_results.observe(len(hits))
+        metrics.searches.labels("ok").inc()
+        return hits
+
+    async def memories(self, *, after: str, limit: int) -> list[StoredTurn]:
+        """What was stored by hand, by archive id, those behind `after`."""
+        return await self._read(lambda archive: archive.memories(after=after, limit=limit))
+
+    async def store_memory(self, question: str, answer: str) -> str:
+        """Archive an exchange by hand; again is harmless.  Returns its archive id.
+
+        Raises:
+            TooManyRequestsError: the tenant's quota is used up.
+        """
+        await self._check_quota()
+        now = self._means.clocks.unix_ns()
+        return await self._write(lambda writer: writer.store_memory(question, answer, now))
+
+    async def clear_memory(self, question: str) -> int:
+        """Remove what was stored by hand under exactly this question; returns how many."""
+        return await self._write(lambda writer: writer.clear_memory(question))
+
+    async def fact(self, key: str) -> Fact:
+        """The fact of a key, or of one that differs in case, dashes and underscores only.
+
+        Raises:
+            UnknownItemError: there is none.
+        """
+        return _known("fact", key, await self._read(lambda archive: archive.fact(key)))
+
+    async def facts(self, *, after: str, limit: int) -> list[Fact]:
+        """The facts that hold now by key, those behind `after`."""
+        return await self._read(lambda archive: archive.facts(after=after, limit=limit))
+
+    async def fact_history(self, key: str, *, limit: int) -> list[Fact]:
+        """A key's values, latest first."""
+        return await self._read(lambda archive: archive.fact_history(key, limit=limit))
+
+    async def set_fact(self, key: str, value: str) -> None:
+        """Give a key a value.
+
+        Raises:
+            TooManyRequestsError: the tenant's quota is used up.
+        """
+        await self._check_quota()
+        now = self._means.clocks.unix_ns()
+        await self._write(lambda writer: writer.set_fact(key, value, now))
+
+    async def clear_fact(self, key: str) -> str:
+        """End a fact; its past stays until `erase_fact`.  Returns its key as it was set.
+
+        Raises:
+            UnknownItemError: there is none.
+        """
+        now = self._means.clocks.unix_ns()
+        cleared = await self._write(lambda writer: writer.clear_fact(key, now))
+        return _known("fact", key, cleared)
 
     async def notices(
         self, *, session: str | None, state: NoticeState | None, after: int, limit: int
     ) -> list[StoredNotice]:
         """Notices in the order of creation, those behind position `after`."""
-        archive = await self._archive()
-        return await asyncio.to_thread(
-            archive.notices, session=session, state=state, after=after, limit=limit
+        found = await self._read(
+            lambda archive: archive.notices(session=session, state=state, after=after, limit=limit)
         )
+        return [self._means.in_words(row) for row in found]
 
     async def wait_for_notices(
         self, *, session: str | None, after: int, limit: int, timeout_s: float
@@ -76,12 +178,12 @@ class Memory:
         """
         deadline = time.monotonic() + timeout_s
         while True:
-            ticket = self._bell.ticket()
+            ticket = self._means.bell.ticket()
             found = await self.notices(
                 session=session, state=NoticeState.PENDING, after=after, limit=limit
             )
             left_s = deadline - time.monotonic()
-            if found or self._bell.closed or left_s <= 0:
+            if found or self._means.bell.closed or left_s <= 0:
                 return found
             await rung_within(ticket, left_s)
 
@@ -91,41 +193,113 @@ class Memory:
         Raises:
             UnknownItemError: this tenant has no such notice.
         """
-        archive = await self._archive()
-        if not await self._writer.run(lambda: _acknowledge(archive, notice_id)):
+        if not await self._write(lambda writer: writer.acknowledge(notice_id)):
             raise UnknownItemError("notice", notice_id)
-        self._metrics.notices.labels("acknowledged").inc()
+        self._means.metrics.notices.labels("acknowledged").inc()
 
-    async def search(self, query: str, *, k: int, session: str | None) -> list[SearchHit]:
-        """The archived turns that fit a question best, word for word.
+    async def erase_session(self, session: str) -> Erased:
+        """Remove all of a conversation for good; what is replayed of it later is refused."""
+        now = self._means.clocks.unix_ns()
+        return await self._upkeep(lambda archive: archive.erase_session(session, now))
+
+    async def erase_turn(self, archive_id: str) -> Erased:
+        """Remove one turn for good."""
+        now = self._means.clocks.unix_ns()
+        return await self._upkeep(lambda archive: archive.erase_turn(archive_id, now))
+
+    async def erase_fact(self, key: str) -> Erased:
+        """Remove all values that a key, spelt exactly so, ever had."""
+        return await self._upkeep(lambda archive: archive.erase_fact(key))
+
+    async def erase_all(self) -> Erased:
+        """Remove everything of the tenant for good."""
+        means, now = self._means, self._means.clocks.unix_ns()
+        return await means.writer.run(lambda: means.archives.erase(self._tenant, now))
+
+    async def stats(self) -> ArchiveStats:
+        """How much the tenant's store holds."""
+        return await self._read(lambda archive: archive.stats())
+
+    async def export(self, session: str | None = None) -> AsyncGenerator[Record]:
+        """Everything that is kept of the tenant, or of one conversation: turns, notices, facts.
+
+        What changes meanwhile may be in it or not; nothing else is left out.
 
         Raises:
-            InvalidParameterError: the query is too long, or `k` is out of bounds.
+            UnknownItemError: this tenant has no such session.
         """
-        archive = await self._archive()
-        began = time.perf_counter()
-        try:
-            hits = await asyncio.to_thread(search, archive, query, k, session)
-        except InvalidParameterError:
-            self._metrics.searches.labels("refused").inc()
-            raise
-        except Exception:
-            self._metrics.searches.labels("error").inc()
-            raise
-        self._metrics.search_seconds.observe(time.perf_counter() - began)
-        self._metrics.search_results.observe(len(hits))
-        self._metrics.searches.labels("ok").inc()
-        return hits
+        names = [session] if session is not None else [each async for each in self._names()]
+        for name in names:
+            after, page = 0, await self.turns(name, after=0, limit=EXPORT_PAGE)
+            while page:
+                for turn in page:
+                    yield turn
+                after = page[-1].ordinal
+                page = await self.turns(name, after=after, limit=EXPORT_PAGE)
+        async for notice in self._all_notices(session):
+            yield notice
+        if session is None:
+            async for record in self._by_hand():
+                yield record
 
     @property
     def is_closing(self) -> bool:
         """Nothing will be told any more: whoever waits should go."""
-        return self._bell.closed
+        return self._means.bell.closed
 
-    async def _archive(self) -> Archive:
-        return await asyncio.to_thread(self._archives.of, self._tenant)
+    async def _names(self) -> AsyncIterator[str]:
+        page = await self.sessions(after="", limit=EXPORT_PAGE)
+        while page:
+            for each in page:
+                yield each.session
+            page = await self.sessions(after=page[-1].session, limit=EXPORT_PAGE)
+
+    async def _all_notices(self, session: str | None) -> AsyncIterator[StoredNotice]:
+        after = 0
+        while page := await self.notices(
+            session=session, state=None, after=after, limit=EXPORT_PAGE
+        ):
+            for notice in page:
+                yield notice
+            after = page[-1].position
+
+    async def _by_hand(self) -> AsyncIterator[StoredTurn | Fact]:
+        stored = await self.memories(after="", limit=EXPORT_PAGE)
+        while stored:
+            for turn in stored:
+                yield turn
+            stored = await self.memories(after=stored[-1].archive_id, limit=EXPORT_PAGE)
+        facts = await self.facts(after="", limit=EXPORT_PAGE)
+        while facts:
+            for fact in facts:
+                for value in await self.fact_history(fact.key, limit=EXPORT_PAGE):
+                    yield value
+            facts = await self.facts(after=facts[-1].key, limit=EXPORT_PAGE)
+
+    async def _check_quota(self) -> None:
+        """Turns make room by themselves; what callers write must be refused."""
+        limit = self._means.max_tenant_bytes
+        if limit and (await self.stats()).size_bytes >= limit:
+            raise TooManyRequestsError(
+                QUOTA_RETRY_S, f"the tenant's quota of {limit} bytes is full"
+            )
+
+    async def _read(self, function: Callable[[Archive], T]) -> T:
+        return await asyncio.to_thread(lambda: function(self._means.archives.of(self._tenant)))
+
+    async def _write(self, function: Callable[[ArchiveWriter], T]) -> T:
+        def write() -> T:
+            with self._means.archives.of(self._tenant).writing() as writer:
+                return function(writer)
+
+        return await self._means.writer.run(write)
+
+    async def _upkeep(self, function: Callable[[Archive], Erased]) -> Erased:
+        means = self._means
+        return await means.writer.run(lambda: function(means.archives.of(self._tenant)))
 
 
-def _acknowledge(archive: Archive, notice_id: str) -> bool:
-    with archive.writing() as writer:
-        return writer.acknowledge(notice_id)
+def _known(kind: str, name: str, found: T | None) -> T:
+    if found is None:
+        raise UnknownItemError(kind, name)
+    return found

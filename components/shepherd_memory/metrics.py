@@ -19,6 +19,7 @@ class Metrics:
         self._stream_series()
         self._turn_series()
         self._search_series()
+        self._door_series()
 
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""
@@ -111,6 +112,26 @@ class Metrics:
             "Hits per search.",
             buckets=(0, 1, 2, 5, 10, 20, 50, 100),
             registry=self.registry,
+        )
+
+    def _door_series(self) -> None:
+        self.auth_failures = self._counter(
+            "shepherd_memory_auth_failures", "Requests without a valid credential.", "reason"
+        )
+        self.access_denied = self._counter(
+            "shepherd_memory_access_denied", "Requests whose credential lacks something.", "reason"
+        )
+        self.rate_limited = self._counter(
+            "shepherd_memory_rate_limited", "Requests refused because their tenant asks too often."
+        )
+        self.tool_calls = self._counter(
+            "shepherd_memory_tool_calls", "Calls of memory tools.", "tool", "outcome"
+        )
+        self.deliveries = self._counter(
+            "shepherd_memory_deliveries", "Notices handed to a sink.", "sink", "outcome"
+        )
+        self.extractions = self._counter(
+            "shepherd_memory_extractions", "Archived turns read for facts.", "outcome"
         )
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:

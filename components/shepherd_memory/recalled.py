@@ -24,10 +24,11 @@ READING_TOOLS = frozenset({"search_memory", "get_fact", "list_facts"})
 """Tools whose results are what memory holds already."""
 
 _NOTICE_LINE = re.compile(
-    r'^NOTICE: Conversation regarding "[^"\n]*" has been moved to long-term memory\. '
-    r"Use search_memory to recall it\.[ \t]*(?:\n|\Z)",
+    r'^NOTICE: (?:Conversation regarding "[^"\n]*" has been moved to long-term memory\. '
+    r"Use search_memory to recall it\.|[^\n]* \[notice [0-9a-f]{8}\])[ \t]*(?:\n|\Z)",
     re.MULTILINE,
 )
+"""The default wording, or any other that `NoticeTemplate` makes."""
 _QUOTATION = re.compile(rf"\s*{BEGIN}.*?(?:{END}\s*|\Z)", re.DOTALL)
 _TAG = re.compile(r"<(?=/?recalled_memory>)")
 _CALLED = re.compile(

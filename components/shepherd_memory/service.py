@@ -3,7 +3,7 @@
     directory ──► StreamReaders ──► Applier ──► Consumer (writer thread) ──► archives, index
                                        │ rings
                                        ▼
-             HTTP ◄── Api ◄── Memory ◄── Bell
+             HTTP ◄── doors ◄── Memory ◄── Bell
 
 Every task belongs to one group; cancelling `serve` ends them, lets open
 requests finish and closes the stores.  Nothing has to be flushed: what was not
@@ -12,9 +12,8 @@ committed is replayed by the streams after the next start.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ from shepherd_events.discovery import StreamDirectory
 from shepherd_events.transcript import TranscriptReader
 from shepherd_events.transports import connect as connect_by_address
 from shepherd_events.transports.protocol import Connect
-from shepherd_memory.api import Api
+from shepherd_memory import doors
+from shepherd_memory.api.app import Status
 from shepherd_memory.applier import Applier
 from shepherd_memory.archive.files import SqliteArchives
 from shepherd_memory.clocks import Clocks
@@ -31,12 +31,11 @@ from shepherd_memory.config import MemoryConfig
 from shepherd_memory.consumer import Consumer
 from shepherd_memory.data_lock import locked
 from shepherd_memory.health import Applied, health_document, is_healthy
-from shepherd_memory.http_server import listen, serve_http, url_of
+from shepherd_memory.http_server import url_of
 from shepherd_memory.index_store import IndexStore
-from shepherd_memory.memory import Memory
+from shepherd_memory.memory import Means
 from shepherd_memory.metrics import Metrics
 from shepherd_memory.notifier import Bell
-from shepherd_memory.recorder import LOCAL_TENANT
 from shepherd_memory.streams import MakeTranscript, StreamReaders, Transcripts
 from shepherd_memory.writer import WriterThread
 
@@ -60,6 +59,7 @@ async def serve(
     metrics, bell, clocks = Metrics(), Bell(), Clocks()
     transcripts = Transcripts(directory, make_transcript)
     async with (
+        doors.bound(config) as listeners,
         WriterThread() as writer,
         _opened(config.data_path, writer) as (archives, store),
     ):
@@ -87,7 +87,15 @@ async def serve(
             holds=consumer.holds,
             keys=config.tenant_keys(),
         )
-        memory = Memory(LOCAL_TENANT, archives=archives, writer=writer, bell=bell, metrics=metrics)
+        means = Means(
+            archives=archives,
+            writer=writer,
+            bell=bell,
+            metrics=metrics,
+            clocks=clocks,
+            template=config.template(),
+            max_tenant_bytes=config.tenant_max_mb << 20,
+        )
 
         def health() -> tuple[bool, dict[str, Any]]:
             reports = readers.reports()
@@ -96,13 +104,11 @@ async def serve(
             )
             return is_healthy(reports, applied), health_document(reports, applied)
 
-        app = Api(memory, health, metrics.render).app()
-        with closing(listen(config.http_host, config.http_port)) as listener:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(applier.run(), name="applier")
-                tasks.create_task(readers.run(), name="streams")
-                tasks.create_task(serve_http(app, listener, bell.close), name="http")
-                on_ready(url_of(listener))
+        status = Status(health, metrics.render)
+        async with doors.opened(config, listeners, means, status) as tasks:
+            tasks.create_task(applier.run(), name="applier")
+            tasks.create_task(readers.run(), name="streams")
+            on_ready(url_of(listeners.public))
 
 
 @asynccontextmanager

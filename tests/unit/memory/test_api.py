@@ -8,85 +8,20 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
-from yarl import URL
 
-from shepherd_memory.api import Api
-from shepherd_memory.archive.files import SqliteArchives
-from shepherd_memory.clocks import Clocks
-from shepherd_memory.consumer import Consumer
-from shepherd_memory.fake import FakeWorker, SpelledTranscript
-from shepherd_memory.http_server import listen, serve_http, url_of
-from shepherd_memory.index_store import IndexStore
-from shepherd_memory.memory import Memory
-from shepherd_memory.metrics import Metrics
-from shepherd_memory.notifier import Bell
-from shepherd_memory.recorder import LOCAL_TENANT
-from shepherd_memory.writer import WriterThread
-
-SAID = [
-    ("user", "Where do cats sleep?"),
-    ("assistant", "Everywhere."),
-    ("user", "And dogs?"),
-    ("assistant", "On the cat."),
-    ("user", "Why?"),
-    ("assistant", "It is warm."),
-]
-
-
-class Door:
-    """A client, and the consumer behind the door."""
-
-    def __init__(self, client: aiohttp.ClientSession, consumer: Consumer, bell: Bell) -> None:
-        self.client = client
-        self.worker = FakeWorker()
-        self._consumer = consumer
-        self._bell = bell
-
-    async def get(self, path: str, status: int = 200, **headers: str) -> Any:
-        async with self.client.get(URL(path, encoded=True), headers=headers) as answer:
-            assert answer.status == status, await answer.text()
-            expected = "application/json" if status < 400 else "application/problem+json"
-            assert answer.content_type == expected
-            return await answer.json(content_type=None)
-
-    def talk(self, session: str = "s", tenant: str = "") -> None:
-        self._consumer.apply(self.worker.complete(SAID, session=session, tenant=tenant))
-
-    def evict(self, tenant: str = "") -> None:
-        """Everything but the newest turns goes."""
-        self._consumer.apply([self.worker.evict(self.worker.blocks_of(SAID, salt=tenant)[:9])])
-        self._bell.ring()
+from memory_doors import House, house
+from shepherd_memory.archive.fake import FakeArchives
+from shepherd_memory.errors import StoreUnavailableError
 
 
 @pytest.fixture
-async def door(tmp_path: Path) -> AsyncIterator[Door]:
-    metrics, bell = Metrics(), Bell()
-    archives, store = SqliteArchives(tmp_path / "tenants"), IndexStore(tmp_path / "index.db")
-    consumer = Consumer(
-        archives=archives,
-        store=store,
-        transcripts={FakeWorker().stream: SpelledTranscript()},
-        metrics=metrics,
-        grace_ns=0,
-        clocks=Clocks(unix_ns=lambda: 7),
-    )
-    listener = listen("127.0.0.1", 0)
-    async with WriterThread() as writer:
-        memory = Memory(LOCAL_TENANT, archives=archives, writer=writer, bell=bell, metrics=metrics)
-        app = Api(memory, lambda: (True, {"status": "ok"}), metrics.render).app()
-        serving = asyncio.ensure_future(serve_http(app, listener, bell.close))
-        async with aiohttp.ClientSession(base_url=url_of(listener)) as client:
-            yield Door(client, consumer, bell)
-        serving.cancel()
-        await asyncio.wait([serving])
-    listener.close()
-    store.close()
-    archives.close()
+async def door(tmp_path: Path) -> AsyncIterator[House]:
+    async with house(tmp_path) as opened:
+        yield opened
 
 
-async def test_sessions_and_their_turns_are_paged(door: Door) -> None:
+async def test_sessions_and_their_turns_are_paged(door: House) -> None:
     for session in ("b", "a", "c"):
         door.talk(session)
     door.evict()
@@ -116,7 +51,7 @@ async def test_sessions_and_their_turns_are_paged(door: Door) -> None:
     }
 
 
-async def test_any_visible_id_is_a_name_and_never_a_path(door: Door) -> None:
+async def test_any_visible_id_is_a_name_and_never_a_path(door: House) -> None:
     for session in ("a/b", "../x", "%", "a?b#c", "';DROP", "turns"):
         door.talk(session)
         quoted = "".join(f"%{byte:02X}" for byte in session.encode())
@@ -125,7 +60,7 @@ async def test_any_visible_id_is_a_name_and_never_a_path(door: Door) -> None:
         assert len((await door.get(f"/v1/sessions/{quoted}/turns"))["turns"]) == 3
 
 
-async def test_notices_are_listed_by_session_and_state(door: Door) -> None:
+async def test_notices_are_listed_by_session_and_state(door: House) -> None:
     door.talk("a")
     door.talk("b")
     door.evict()
@@ -142,7 +77,7 @@ async def test_notices_are_listed_by_session_and_state(door: Door) -> None:
     assert (await door.get("/v1/notices?state=pending"))["notices"] == [second]
 
 
-async def test_a_long_poll_answers_as_soon_as_there_is_news_of_its_session(door: Door) -> None:
+async def test_a_long_poll_answers_as_soon_as_there_is_news_of_its_session(door: House) -> None:
     door.talk("b")
     waiting = asyncio.ensure_future(door.get("/v1/notices/wait?session=b&timeout=30"))
     await asyncio.sleep(0)
@@ -155,14 +90,14 @@ async def test_a_long_poll_answers_as_soon_as_there_is_news_of_its_session(door:
     assert behind == {"notices": [], "next": answer["next"]}
 
 
-async def test_a_long_poll_without_news_ends_when_its_time_is_up(door: Door) -> None:
+async def test_a_long_poll_without_news_ends_when_its_time_is_up(door: House) -> None:
     began = time.monotonic()
 
     assert (await door.get("/v1/notices/wait?timeout=1"))["notices"] == []
     assert 0.9 < time.monotonic() - began < 8
 
 
-async def test_another_tenants_words_cannot_be_had(door: Door) -> None:
+async def test_another_tenants_words_cannot_be_had(door: House) -> None:
     door.talk("secret", tenant="acme")
     door.evict(tenant="acme")
 
@@ -171,11 +106,11 @@ async def test_another_tenants_words_cannot_be_had(door: Door) -> None:
     assert (await door.get("/v1/search?query=cats"))["hits"] == []
     await door.get("/v1/sessions/secret", 404)
     await door.get("/v1/sessions/secret/turns", 404)
-    problem = await door.get("/v1/search?query=cats&tenant=acme", 400)
+    problem = await door.get("/v1/search?query=cats&tenant=acme", 422)
     assert (problem["field"], problem["value"]) == ("query", "tenant")
 
 
-async def test_a_search_returns_turns_word_for_word_with_their_scores(door: Door) -> None:
+async def test_a_search_returns_turns_word_for_word_with_their_scores(door: House) -> None:
     door.talk("a")
     door.talk("b")
     door.evict()
@@ -196,18 +131,18 @@ LONG = "x" * 4097
 
 
 WRONG = [
-    ("/v1/search", 400, "query", ""),
+    ("/v1/search", 422, "query", ""),
     ("/v1/search?query=", 422, "query", ""),
     ("/v1/search?query=%20", 422, "query", " "),
     (f"/v1/search?query={LONG}", 422, "query", "x" * 64),
     ("/v1/search?query=a&k=0", 422, "k", "0"),
     ("/v1/search?query=a&k=101", 422, "k", "101"),
     ("/v1/search?query=a&k=99999999999999999999", 422, "k", "99999999999999999999"),
-    ("/v1/search?query=a&k=five", 400, "k", "five"),
-    ("/v1/search?query=a&k=1e3", 400, "k", "1e3"),
-    ("/v1/search?query=a&k=%D9%A3", 400, "k", "\u0663"),
-    ("/v1/search?query=a&query=b", 400, "query", "b"),
-    ("/v1/search?query=a&limit=5", 400, "query", "limit"),
+    ("/v1/search?query=a&k=five", 422, "k", "five"),
+    ("/v1/search?query=a&k=1e3", 422, "k", "1e3"),
+    ("/v1/search?query=a&k=%D9%A3", 422, "k", "\u0663"),
+    ("/v1/search?query=a&query=b", 422, "query", "b"),
+    ("/v1/search?query=a&limit=5", 422, "query", "limit"),
     ("/v1/search?query=a&session=", 422, "session", ""),
     ("/v1/search?query=a&session=%00", 422, "session", "\x00"),
     ("/v1/sessions?limit=0", 422, "limit", "0"),
@@ -221,7 +156,7 @@ WRONG = [
     ("/v1/sessions/a/turns?after=-1", 422, "after", "-1"),
     ("/v1/sessions/nobody", 404, "session", "nobody"),
     ("/v1/sessions/nobody/turns", 404, "session", "nobody"),
-    ("/v1/sessions/nobody?limit=5", 400, "query", "limit"),
+    ("/v1/sessions/nobody?limit=5", 422, "query", "limit"),
     ("/v1/notices?state=lost", 422, "state", "lost"),
     ("/v1/notices?after=9223372036854775808", 422, "after", "9223372036854775808"),
     ("/v1/notices/wait?timeout=61", 422, "timeout", "61"),
@@ -229,7 +164,7 @@ WRONG = [
 ]
 
 
-async def test_what_is_wrong_is_named(door: Door) -> None:
+async def test_what_is_wrong_is_named(door: House) -> None:
     answers = []
     for path, status, _, _ in WRONG:
         problem = await door.get(path, status)
@@ -240,7 +175,7 @@ async def test_what_is_wrong_is_named(door: Door) -> None:
     assert answers == WRONG
 
 
-async def test_unknown_paths_and_methods_are_problems_too(door: Door) -> None:
+async def test_unknown_paths_and_methods_are_problems_too(door: House) -> None:
     assert (await door.get("/v2/sessions", 404))["title"] == "Not Found"
     assert (await door.get("/v1/notices/abc/ack", 405))["status"] == 405
     async with door.client.post("/v1/notices/abc/ack") as answer:
@@ -248,31 +183,40 @@ async def test_unknown_paths_and_methods_are_problems_too(door: Door) -> None:
         assert (await answer.json(content_type=None))["field"] == "notice"
 
 
-async def test_only_a_loopback_name_is_served(door: Door) -> None:
+async def test_only_a_loopback_name_is_served(door: House) -> None:
     for host in ("localhost:1", "127.0.0.1", "127.0.0.2:80", "[::1]:80"):
         await door.get("/live", 200, host=host)
     for host in ("evil.example", "127.0.0.1.evil.example", "192.168.0.1", "", "[::1"):
         assert (await door.get("/live", 400, host=host))["field"] == "host"
 
 
-async def test_a_failure_inside_is_told_without_its_words(tmp_path: Path) -> None:
-    class BrokenMemory(Memory):
-        async def session(self, session: str) -> Any:
-            raise RuntimeError(f"secret of {session}")
+class BrokenArchives(FakeArchives):
+    """Stores that cannot even be opened."""
 
-    metrics, bell, archives = Metrics(), Bell(), SqliteArchives(tmp_path)
-    listener = listen("127.0.0.1", 0)
-    async with WriterThread() as writer:
-        memory = BrokenMemory("t", archives=archives, writer=writer, bell=bell, metrics=metrics)
-        app = Api(memory, lambda: (False, {"status": "unavailable"}), metrics.render).app()
-        serving = asyncio.ensure_future(serve_http(app, listener, bell.close))
-        async with aiohttp.ClientSession(base_url=url_of(listener)) as client:
-            async with client.get("/v1/sessions/s") as answer:
-                assert answer.status == 500
-                assert "secret" not in await answer.text()
-            async with client.get("/health") as answer:
-                assert answer.status == 503
-        serving.cancel()
-        await asyncio.wait([serving])
-    archives.close()
-    listener.close()
+    def of(self, tenant: str) -> Any:
+        raise RuntimeError(f"secret of {tenant}")
+
+
+async def test_a_failure_inside_is_told_without_its_words(tmp_path: Path) -> None:
+    async with house(tmp_path, archives=BrokenArchives()) as door:
+        problem = await door.get("/v1/sessions/s", 500)
+
+    assert "secret" not in str(problem)
+
+
+class FullArchives(FakeArchives):
+    """Stores on a disk that is full."""
+
+    def of(self, tenant: str) -> Any:
+        raise StoreUnavailableError("/var/x.db", "disk full")
+
+
+async def test_a_store_that_cannot_be_used_now_is_told_with_when_to_come_back(
+    tmp_path: Path,
+) -> None:
+    async with (
+        house(tmp_path, archives=FullArchives()) as door,
+        door.client.get("/v1/sessions") as answer,
+    ):
+        assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+        assert "/var" not in await answer.text()

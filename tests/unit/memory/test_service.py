@@ -141,6 +141,7 @@ def start(tmp_path: Path, broker: MemoryBroker) -> Start:
         config = MemoryConfig(
             data_dir=str(tmp_path),
             http_port=0,
+            admin_port=None,
             settle_s=options.pop("settle_s", 60),
             archive_grace_s=0.02,
             **options.pop("config", {}),

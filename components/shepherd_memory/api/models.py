@@ -1,0 +1,338 @@
+"""What requests and answers look like; the OpenAPI document is made of these.
+
+Times are nanoseconds since 1970.  Answers grow by fields, they never lose one.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from fastapi import Path, Query
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from shepherd_memory.archive.records import (
+    ArchiveStats,
+    Erased,
+    Fact,
+    NoticeState,
+    SessionSummary,
+    StoredNotice,
+    StoredTurn,
+    TurnState,
+)
+from shepherd_memory.search import SearchHit
+
+MAX_PAGE = 1000
+MAX_ID_CHARS = 256
+MAX_KEY_CHARS = 256
+MAX_TEXT_CHARS = 65_536
+MAX_INTEGER = 2**63 - 1
+_DECIMAL = re.compile(r"-?[0-9]{1,19}", re.ASCII)
+_ID_PATTERN = rf"^[\x21-\x7e]{{1,{MAX_ID_CHARS}}}$"
+_TEXT_PATTERN = r"\S"
+
+
+def _decimal(value: Any) -> Any:
+    if isinstance(value, str) and not _DECIMAL.fullmatch(value):
+        raise ValueError("expected an integer")
+    return value
+
+
+_Whole = Annotated[int, BeforeValidator(_decimal)]
+SessionId = Annotated[str, Path(pattern=_ID_PATTERN, description="The session's id.")]
+ArchiveId = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="The turn's archive id.")]
+NoticeId = Annotated[str, Path(pattern=_ID_PATTERN, description="The notice's id.")]
+FactKey = Annotated[
+    str, Path(min_length=1, max_length=MAX_KEY_CHARS, pattern=r"^[^\x00-\x1f\x7f]*$")
+]
+Limit = Annotated[_Whole, Query(ge=1, le=MAX_PAGE, description="Entries of a page at most.")]
+After = Annotated[
+    _Whole, Query(ge=0, le=MAX_INTEGER, description="`next` of the page before; 0 begins.")
+]
+AfterName = Annotated[
+    str, Query(max_length=MAX_KEY_CHARS, description="`next` of the page before; empty begins.")
+]
+OfSession = Annotated[str | None, Query(pattern=_ID_PATTERN, description="Only of this session.")]
+Words = Annotated[
+    str, Query(max_length=4096, pattern=_TEXT_PATTERN, description="What is looked for.")
+]
+Hits = Annotated[_Whole, Query(ge=1, le=100, description="Best answers at most.")]
+Wait = Annotated[
+    _Whole, Query(alias="timeout", ge=0, le=60, description="Seconds to wait at most.")
+]
+Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS, pattern=_TEXT_PATTERN)]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class SessionModel(BaseModel):
+    """One conversation."""
+
+    session: str
+    live_turns: int
+    archived_turns: int
+    last_unix_ns: int
+
+    @classmethod
+    def of(cls, summary: SessionSummary) -> SessionModel:
+        """As it is answered."""
+        return cls(**asdict(summary))
+
+
+class SessionPage(BaseModel):
+    """Sessions by name."""
+
+    sessions: list[SessionModel]
+    next: str | None
+
+
+class MessageModel(BaseModel):
+    """What somebody said, word for word."""
+
+    role: str
+    content: str
+
+
+class TurnModel(BaseModel):
+    """One user message with everything up to the next one."""
+
+    archive_id: str
+    session: str
+    ordinal: int
+    state: TurnState
+    messages: list[MessageModel]
+    started_unix_ns: int
+    archived_unix_ns: int | None
+
+    @classmethod
+    def of(cls, turn: StoredTurn) -> TurnModel:
+        """As it is answered."""
+        return cls(**_turn(turn))
+
+
+class TurnPage(BaseModel):
+    """Turns by ordinal."""
+
+    turns: list[TurnModel]
+    next: int | None
+
+
+class MemoryPage(BaseModel):
+    """What was stored by hand, by archive id."""
+
+    memories: list[TurnModel]
+    next: str | None
+
+
+class HitModel(TurnModel):
+    """A turn that was found."""
+
+    score: float
+    """Higher is better; comparable within one answer only."""
+
+    @classmethod
+    def of_hit(cls, hit: SearchHit) -> HitModel:
+        """As it is answered."""
+        return cls(score=hit.score, **_turn(hit.turn))
+
+
+class SearchAnswer(BaseModel):
+    """Archived turns, best first."""
+
+    hits: list[HitModel]
+
+
+class ContextAnswer(BaseModel):
+    """Text to put before the newest user message, or nothing."""
+
+    text: str
+    archive_ids: list[str]
+    """The turns that it quotes."""
+
+
+class NoticeModel(BaseModel):
+    """What a session should be told."""
+
+    notice_id: str
+    position: int
+    state: NoticeState
+    session: str
+    turns: list[int]
+    archive_ids: list[str]
+    topic: str
+    text: str
+    created_unix_ns: int
+
+    @classmethod
+    def of(cls, row: StoredNotice) -> NoticeModel:
+        """As it is answered."""
+        notice = row.notice
+        return cls(
+            notice_id=notice.notice_id,
+            position=row.position,
+            state=row.state,
+            session=notice.session_id,
+            turns=list(notice.turns),
+            archive_ids=list(notice.archive_ids),
+            topic=notice.topic,
+            text=notice.text,
+            created_unix_ns=notice.created_unix_ns,
+        )
+
+
+class NoticePage(BaseModel):
+    """Notices in the order of their creation."""
+
+    notices: list[NoticeModel]
+    next: int | None
+
+
+class FactModel(BaseModel):
+    """One value that a key has or had."""
+
+    key: str
+    value: str
+    set_unix_ns: int
+    ended_unix_ns: int | None
+
+    @classmethod
+    def of(cls, fact: Fact) -> FactModel:
+        """As it is answered."""
+        return cls(
+            key=fact.key,
+            value=fact.value,
+            set_unix_ns=fact.set_unix_ns,
+            ended_unix_ns=fact.ended_unix_ns or None,
+        )
+
+
+class FactPage(BaseModel):
+    """Facts that hold now, by key."""
+
+    facts: list[FactModel]
+    next: str | None
+
+
+class FactHistory(BaseModel):
+    """A key's values, latest first."""
+
+    facts: list[FactModel]
+
+
+class FactValue(_Request):
+    """What a key is to mean."""
+
+    value: Text
+
+
+class MemoryRequest(_Request):
+    """An exchange to remember."""
+
+    question: Text
+    answer: Text
+
+
+class MemoryStored(BaseModel):
+    """Where an exchange is."""
+
+    archive_id: str
+
+
+class Removed(BaseModel):
+    """How much is gone."""
+
+    removed: int
+
+
+class ErasedModel(BaseModel):
+    """How many rows of each kind are gone."""
+
+    turns: int
+    vectors: int
+    notices: int
+    facts: int
+    dead_letters: int
+
+    @classmethod
+    def of(cls, erased: Erased) -> ErasedModel:
+        """As it is answered."""
+        return cls(**asdict(erased))
+
+    @property
+    def total(self) -> int:
+        """Of all kinds."""
+        return self.turns + self.vectors + self.notices + self.facts + self.dead_letters
+
+
+class StatsModel(BaseModel):
+    """How much a tenant's archive holds."""
+
+    sessions: int
+    live_turns: int
+    archived_turns: int
+    vectors: int
+    pending_notices: int
+    facts: int
+    dead_letters: int
+    size_bytes: int
+
+    @classmethod
+    def of(cls, stats: ArchiveStats) -> StatsModel:
+        """As it is answered."""
+        return cls(**asdict(stats))
+
+
+class ToolCall(_Request):
+    """A call as a model makes it."""
+
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
+class ToolAnswer(BaseModel):
+    """What the model is told."""
+
+    content: str
+
+
+class FunctionModel(BaseModel):
+    """What a model may call, in OpenAI's form."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
+class ToolModel(BaseModel):
+    """An entry of a chat request's `tools`."""
+
+    type: Literal["function"] = "function"
+    function: FunctionModel
+
+
+class ToolList(BaseModel):
+    """The memory's tools."""
+
+    tools: list[ToolModel]
+
+
+def _turn(turn: StoredTurn) -> dict[str, Any]:
+    return {
+        "archive_id": turn.archive_id,
+        "session": turn.session,
+        "ordinal": turn.ordinal,
+        "state": turn.state,
+        "messages": [
+            MessageModel(role=said.role, content=_encodable(said.text)) for said in turn.messages
+        ],
+        "started_unix_ns": turn.started_unix_ns,
+        "archived_unix_ns": turn.archived_unix_ns or None,
+    }
+
+
+def _encodable(text: str) -> str:
+    """Half a character, which no JSON can carry, becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,133 @@
+"""Everything by which callers come in and news goes out, put together from the options.
+
+    public port     api.app, MCP            tenants
+    admin port      api.admin               the operator
+    webhooks, event stream                  whoever wants to be told
+
+Knows the options and what the doors are made of; what is behind them is
+`Means`.  Every task belongs to the group that is handed over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, closing
+from dataclasses import dataclass
+
+from starlette.types import ASGIApp
+
+from shepherd_auth.audit import AuditLog
+from shepherd_auth.identity import LOCAL_TENANT
+from shepherd_auth.rate_limit import RateLimiter
+from shepherd_memory.administration import Administration
+from shepherd_memory.api.access import Gate
+from shepherd_memory.api.admin import admin_app
+from shepherd_memory.api.app import Status, public_app
+from shepherd_memory.config import MemoryConfig
+from shepherd_memory.delivery import Delivery, deliver_every_tenants
+from shepherd_memory.errors import UnknownItemError
+from shepherd_memory.http_server import listen, serve_http
+from shepherd_memory.memory import Means, Memory
+from shepherd_memory.webhook import Outwards, WebhookSink
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Sockets that are bound before anything else is started."""
+
+    public: socket.socket
+    admin: socket.socket | None
+
+
+@asynccontextmanager
+async def bound(config: MemoryConfig) -> AsyncIterator[Listeners]:
+    """The sockets that the options ask for.
+
+    Raises:
+        OSError: an address is taken or is not ours.
+    """
+    async with AsyncExitStack() as opened:
+        public = opened.enter_context(closing(listen(config.http_host, config.http_port)))
+        admin = None
+        if config.admin_port is not None:
+            admin = opened.enter_context(closing(listen(config.admin_host, config.admin_port)))
+        yield Listeners(public, admin)
+
+
+def name_of_archive(config: MemoryConfig) -> Callable[[str], str]:
+    """From a tenant to the name under which the workers' events, and so its archive, go."""
+    salts = config.salts()
+    if salts is not None:
+        return salts.stream_name_of
+
+    def local_only(tenant: str) -> str:
+        if tenant != LOCAL_TENANT:
+            raise UnknownItemError("tenant", tenant)
+        return tenant
+
+    return local_only
+
+
+@asynccontextmanager
+async def opened(
+    config: MemoryConfig, listeners: Listeners, means: Means, status: Status
+) -> AsyncIterator[asyncio.TaskGroup]:
+    """Serve the doors while the block runs; its task group is the caller's as well."""
+    named = name_of_archive(config)
+    async with AsyncExitStack() as stack:
+        audit = config.audit()
+        if isinstance(audit, AuditLog):
+            stack.callback(audit.close)
+        gate = Gate(
+            authenticator=config.authenticator(now_unix_s=time.time),
+            limiter=RateLimiter(config.rate_limit_per_s, config.rate_limit_burst),
+            audit=audit,
+            metrics=means.metrics,
+            memory_of=lambda tenant: Memory(named(tenant), means),
+            monotonic_s=time.monotonic,
+            now_unix_s=time.time,
+        )
+        public = await _public(gate, status, stack)
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        ring_out = means.bell.close
+        tasks.create_task(serve_http(public, listeners.public, ring_out), name="http")
+        if listeners.admin is not None:
+            operator = admin_app(gate, status, Administration(config, means, named))
+            tasks.create_task(serve_http(operator, listeners.admin, ring_out), name="admin")
+        await _deliver(config, means, named, stack, tasks)
+        yield tasks
+
+
+async def _public(gate: Gate, status: Status, stack: AsyncExitStack) -> ASGIApp:
+    app = public_app(gate, status)
+    try:
+        from shepherd_memory.api.mcp_door import add_mcp  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError:
+        return app
+    await stack.enter_async_context(add_mcp(app, gate).running())
+    return app
+
+
+async def _deliver(
+    config: MemoryConfig,
+    means: Means,
+    named: Callable[[str], str],
+    stack: AsyncExitStack,
+    tasks: asyncio.TaskGroup,
+) -> None:
+    if webhooks := config.webhooks():
+        allowed = frozenset(host.lower() for host in config.webhook_allow_hosts)
+        outwards = await stack.enter_async_context(Outwards(allowed))
+        for webhook in webhooks:
+            delivery = Delivery(
+                named(webhook.tenant), WebhookSink(webhook, outwards, time.time), means
+            )
+            tasks.create_task(delivery.run(), name=f"webhook of {webhook.tenant}")
+    if config.notice_events:
+        from shepherd_memory.notice_events import publishing  # noqa: PLC0415 - only if asked
+
+        sink = stack.enter_context(publishing(config.notice_events))
+        tasks.create_task(deliver_every_tenants(sink, means), name="notice events")
