@@ -158,6 +158,15 @@ class GenerateRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Choices:
+    """How many answers to one prompt are wanted."""
+
+    num: int = 1
+    of: int = 1
+    """Answers that are generated, at least `num`; the likeliest of them are told."""
+
+
+@dataclass(frozen=True, slots=True)
 class TokenLogprob:
     """The log-probability of a chosen token, and its best alternatives."""
 

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from shepherd_worker.engine.protocol import Handoff
 from shepherd_worker.errors import InvalidRequestError
 from shepherd_worker.request import (
+    Choices,
     GenerateRequest,
     Sampling,
     StopConditions,
@@ -44,6 +45,9 @@ class WireSamplingOptions:
     """`sampling_options` of a request."""
 
     n: int | None = None
+    best_of: int | None = None
+    use_beam_search: bool | None = None
+    length_penalty: float | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -60,6 +64,7 @@ class WireOutputOptions:
     """`output_options` of a request."""
 
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +136,8 @@ class WireChunk:
 
 
 T = TypeVar("T")
+MAX_CHOICES = 128
+"""As many as OpenAI allows."""
 _REQUEST = TypeAdapter(WireRequest)
 _HANDOFF = TypeAdapter(Handoff)
 
@@ -162,14 +169,13 @@ def to_generate_request(wire: WireRequest, request_id: str) -> GenerateRequest:
     """What the engine is asked for; the caller adds the origin.
 
     Raises:
-        InvalidRequestError: a token id that fits no 32 bits, more than one choice, or a grammar
-            or arguments of a logits processor that cannot be read.
+        InvalidRequestError: a token id that fits no 32 bits, something that cannot be answered
+            through Dynamo, or a grammar or arguments of a logits processor that cannot be read.
     """
     options = wire.sampling_options or WireSamplingOptions()
-    if options.n is not None and options.n != 1:
-        raise InvalidRequestError("n", options.n, "1: this worker generates one choice per request")
     routing = wire.routing or WireRouting()
     output = wire.output_options or WireOutputOptions()
+    _refuse_what_has_no_answer(options, output)
     return GenerateRequest(
         request_id=request_id,
         token_ids=_token_array(wire.token_ids),
@@ -182,6 +188,38 @@ def to_generate_request(wire: WireRequest, request_id: str) -> GenerateRequest:
         lora_name=routing.lora_name or "",
         dp_rank=routing.dp_rank,
     )
+
+
+def to_choices(wire: WireRequest) -> Choices:
+    """How many answers are wanted.
+
+    Raises:
+        InvalidRequestError: none, too many, or the best of fewer than are wanted.
+    """
+    options = wire.sampling_options or WireSamplingOptions()
+    num = _or(options.n, 1)
+    of = _or(options.best_of, num)
+    if not 1 <= num <= MAX_CHOICES:
+        raise InvalidRequestError("n", num, f"1 to {MAX_CHOICES}")
+    if not num <= of <= MAX_CHOICES:
+        raise InvalidRequestError("best_of", of, f"{num}, as n is, to {MAX_CHOICES}")
+    return Choices(num, of)
+
+
+def _refuse_what_has_no_answer(options: WireSamplingOptions, output: WireOutputOptions) -> None:
+    """Dynamo's frontend passes these on, or other senders do; silence would be a wrong answer."""
+    if options.use_beam_search:
+        raise InvalidRequestError("use_beam_search", True, "false: beams are not streamed")
+    if options.length_penalty not in {None, 1.0}:
+        raise InvalidRequestError(
+            "length_penalty", options.length_penalty, "1: it means something to beams only"
+        )
+    if output.prompt_logprobs is not None:
+        raise InvalidRequestError(
+            "prompt_logprobs",
+            output.prompt_logprobs,
+            "none, and no echo beside logprobs: Dynamo's answers have no place for them",
+        )
 
 
 def _token_array(token_ids: list[int]) -> array[int]:
@@ -225,9 +263,9 @@ def _or(value: T | None, default: T) -> T:
     return default if value is None else value
 
 
-def render_chunk(chunk: TokenChunk) -> dict[str, Any]:
-    """The dictionary of one chunk; unset fields are left out."""
-    out: dict[str, Any] = {"token_ids": list(chunk.token_ids), "index": 0}
+def render_chunk(chunk: TokenChunk, index: int = 0) -> dict[str, Any]:
+    """The dictionary of one chunk of a choice; unset fields are left out."""
+    out: dict[str, Any] = {"token_ids": list(chunk.token_ids), "index": index}
     if chunk.logprobs:
         out["log_probs"] = [entry.logprob for entry in chunk.logprobs]
         out["top_logprobs"] = [_alternatives(entry) for entry in chunk.logprobs]

@@ -52,6 +52,52 @@ async def test_bad_input_is_a_400_and_the_worker_goes_on(client: Client) -> None
     assert (await client.complete("hello"))["choices"]
 
 
+async def test_several_choices_are_answered_together_and_beside_one_another(
+    client: Client,
+) -> None:
+    hot = {"temperature": 1.5, "seed": 3, "max_tokens": 12, "ignore_eos": True}
+    answer = await client.complete("tell me", n=3, **hot)
+    events = await client.stream("tell me", n=3, **hot)
+    streamed = dict.fromkeys(range(3), "")
+    for choice in (choice for event in events for choice in event["choices"]):
+        streamed[choice["index"]] += choice["text"]
+
+    best = await client.complete("tell me", n=2, best_of=3, **hot)
+    texts = {choice["index"]: choice["text"] for choice in answer["choices"]}
+    assert texts == streamed
+    assert len(set(texts.values())) == 3
+    assert answer["usage"]["completion_tokens"] == 36
+    assert {choice["text"] for choice in best["choices"]} < set(texts.values())
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"prompt_logprobs": 2}, "prompt_logprobs=2 is not valid: expected none"),
+        ({"n": 129}, "n must be between 1 and 128"),
+        ({"best_of": 3}, "`best_of`"),
+        ({"use_beam_search": True}, "`use_beam_search`"),
+        ({"length_penalty": 0.5}, "`length_penalty`"),
+    ],
+)
+async def test_what_dynamo_cannot_bring_back_is_a_400_that_says_so(
+    client: Client, asked: dict[str, Any], words: str
+) -> None:
+    """All but the first are refused by Dynamo's frontend itself."""
+    body = {"messages": [{"role": "user", "content": "hello"}], **asked}
+    status, answer = await client.post("chat/completions", body)
+
+    assert status == 400, answer
+    assert words in answer["message"]
+
+
+async def test_what_the_worker_refuses_in_a_completion_is_never_answered(client: Client) -> None:
+    """Dynamo 1.4.2 makes a 500 without the reason of what is a 400 in chat."""
+    for refused in ({"prompt_logprobs": 2}, {"echo": True, "logprobs": 1}):
+        status, answer = await client.post("completions", {"prompt": "hello", **refused})
+        assert (status, "choices" in answer) == (500, False)
+
+
 async def test_clients_that_leave_free_their_places(
     client: Client, stack: Stack, worker: Service
 ) -> None:

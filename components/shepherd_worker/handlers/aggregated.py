@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
+from shepherd_worker.handlers.choices import answer_choices
 from shepherd_worker.handlers.intake import Admitted, Intake
 from shepherd_worker.inflight import CallContext
 from shepherd_worker.wire import render_chunk
@@ -24,6 +25,8 @@ class AggregatedHandler:
         return self._intake.serve(request, context, self._answer)
 
     async def _answer(self, admitted: Admitted) -> AsyncGenerator[dict[str, Any], None]:
-        async with aclosing(self._intake.engine.generate(admitted.call)) as chunks:
-            async for chunk in chunks:
-                yield render_chunk(chunk)
+        call, generate = admitted.call, self._intake.engine.generate
+        answers = answer_choices(generate, generate, call, admitted.choices)
+        async with aclosing(answers) as chunks:
+            async for index, chunk in chunks:
+                yield render_chunk(chunk, index)

@@ -6,10 +6,12 @@ import dataclasses
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from shepherd_worker.engine.protocol import Handoff
 from shepherd_worker.errors import InvalidRequestError
+from shepherd_worker.handlers.choices import answer_choices
 from shepherd_worker.handlers.intake import Admitted, Intake
 from shepherd_worker.inflight import CallContext
 from shepherd_worker.request import TokenChunk
@@ -31,10 +33,12 @@ class DecodeHandler:
         return self._intake.serve(request, context, self._answer)
 
     async def _answer(self, admitted: Admitted) -> AsyncGenerator[dict[str, Any], None]:
-        generated = self._intake.engine.generate(admitted.call, _handoff(admitted.wire))
-        async with aclosing(generated) as chunks:
-            async for chunk in chunks:
-                yield render_chunk(_with_prefill_cached(chunk, admitted.wire))
+        call, generate = admitted.call, self._intake.engine.generate
+        first = partial(generate, handoff=_handoff(admitted.wire))
+        answers = answer_choices(first, generate, call, admitted.choices)
+        async with aclosing(answers) as chunks:
+            async for index, chunk in chunks:
+                yield render_chunk(_with_prefill_cached(chunk, admitted.wire), index)
 
 
 def _handoff(wire: WireRequest) -> Handoff | None:

@@ -14,12 +14,13 @@ from shepherd_worker.handlers.images import ImagePlaces, ImageSource, with_image
 from shepherd_worker.image_wire import image_urls
 from shepherd_worker.inflight import CallContext, InFlight
 from shepherd_worker.media.options import DEFAULT_MAX_REQUESTS
-from shepherd_worker.request import GenerateRequest
+from shepherd_worker.request import Choices, GenerateRequest
 from shepherd_worker.telemetry import RequestMetrics
 from shepherd_worker.wire import (
     WireRequest,
     is_canary,
     parse_request,
+    to_choices,
     to_generate_request,
 )
 
@@ -30,6 +31,8 @@ class Admitted:
 
     wire: WireRequest
     call: GenerateRequest
+    choices: Choices
+    """A prefill worker computes the prompt for all of them."""
     canary: bool
     """Dynamo's own health probe: must leave no trace behind."""
 
@@ -91,10 +94,11 @@ class Intake:
         self, wire: WireRequest, urls: list[str], request: dict[str, Any], context: CallContext
     ) -> Admitted:
         """Make a call of a request, and find out whose it is and what it is worth."""
+        choices = to_choices(wire)
         call = to_generate_request(wire, context.id())
         call = await with_images(call, urls, self.images)
         canary = is_canary(request)
         if not canary:
             found = await self.attributor.attribute(wire, call.token_ids, context.id())
             call = dataclasses.replace(call, origin=found.origin, retention=found.retention)
-        return Admitted(wire, call, canary)
+        return Admitted(wire, call, choices, canary)

@@ -147,8 +147,8 @@ async def test_bad_input_is_rejected_counted_and_leaves_no_sequence() -> None:
             await chunks(handler, request(stop_conditions={"max_tokens": 0}))
 
         assert engine.stats().num_running == 0
-        with pytest.raises(InvalidRequestError, match="n=2"):
-            await chunks(handler, request(sampling_options={"n": 2}))
+        with pytest.raises(InvalidRequestError, match="best_of=1"):
+            await chunks(handler, request(sampling_options={"n": 2, "best_of": 1}))
 
         rejected = {"outcome": "rejected"}
         assert registry.get_sample_value("shepherd_worker_requests_total", rejected) == 2

@@ -11,12 +11,13 @@ import pytest
 from shepherd_worker import schemas
 from shepherd_worker.engine.protocol import Handoff, Ticket
 from shepherd_worker.errors import InvalidRequestError
-from shepherd_worker.request import FinishReason, TokenChunk, TokenLogprob, Usage
+from shepherd_worker.request import Choices, FinishReason, TokenChunk, TokenLogprob, Usage
 from shepherd_worker.wire import (
     parse_handoff,
     parse_request,
     render_chunk,
     render_handoff,
+    to_choices,
     to_generate_request,
 )
 
@@ -84,7 +85,9 @@ def test_top_k_of_minus_one_is_off_as_in_openai_clients() -> None:
         ({"token_ids": "abc"}, "token_ids='abc' is not valid: expected Input should be a valid list"),
         ({"token_ids": [-1]}, "token_ids=-1 is not valid: expected token ids >= 0"),
         ({"token_ids": [1], "sampling_options": {"temperature": "hot"}}, "sampling_options.temperature='hot' is not valid"),
-        ({"token_ids": [1], "sampling_options": {"n": 2}}, "n=2 is not valid: expected 1"),
+        ({"token_ids": [1], "sampling_options": {"use_beam_search": True}}, "use_beam_search=True is not valid: expected false"),
+        ({"token_ids": [1], "sampling_options": {"length_penalty": 0.5}}, "length_penalty=0.5 is not valid: expected 1"),
+        ({"token_ids": [1], "output_options": {"prompt_logprobs": 1}}, "prompt_logprobs=1 is not valid: expected none"),
         ({}, "token_ids={} is not valid: expected Field required"),
     ],
 )  # fmt: skip
@@ -93,6 +96,33 @@ def test_a_wrong_field_is_named_with_its_value(request_: dict[str, Any], message
         to_generate_request(parse_request(request_), "id")
 
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n": 0}, "n=0 is not valid: expected 1 to 128"),
+        ({"n": 129}, "n=129 is not valid: expected 1 to 128"),
+        ({"n": 3, "best_of": 2}, "best_of=2 is not valid: expected 3, as n is, to 128"),
+        ({"best_of": 129}, "best_of=129 is not valid: expected 1, as n is, to 128"),
+    ],
+)
+def test_too_few_and_too_many_choices_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidRequestError) as error:
+        to_choices(parse_request({"token_ids": [1], "sampling_options": options}))
+
+    assert str(error.value).startswith(message)
+
+
+def test_a_request_has_one_choice_unless_it_asks_for_more() -> None:
+    asked = [{}, {"n": 1, "best_of": 1}, {"n": 4}]
+
+    assert [
+        to_choices(parse_request({"token_ids": [1], "sampling_options": options}))
+        for options in asked
+    ] == [Choices(), Choices(), Choices(4, 4)]
+    asked_of = {"token_ids": [1], "sampling_options": {"n": 2, "best_of": 5}}
+    assert to_choices(parse_request(asked_of)) == Choices(2, 5)
 
 
 def test_a_chunk_carries_only_what_is_set() -> None:
