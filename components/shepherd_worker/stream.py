@@ -22,6 +22,7 @@ from shepherd_worker.engine.protocol import EngineInfo
 from shepherd_worker.errors import UnreachableError, UnusableInputError
 from shepherd_worker.event_bridge import StreamPublisher
 from shepherd_worker.health import StreamPosition
+from shepherd_worker.stream_options import StreamOptions
 
 if TYPE_CHECKING:
     from shepherd_events.foreign.msgpack_publisher import MsgpackPublisher
@@ -132,8 +133,8 @@ def _open(
         publisher = KvEventPublisher(
             stream,
             _info(config, info),
-            _transport(config, stream),
-            epoch_file=_epoch_file(config.kv_events_epoch_file, stream.dp_rank),
+            open_transport(config, stream),
+            epoch_file=epoch_file_of(config, stream),
             veil=config.veil(),
         )
         publisher.start()
@@ -156,11 +157,12 @@ def _describe(
     )
 
 
-def _epoch_file(path: str, rank: int) -> EpochFile | None:
+def epoch_file_of(config: StreamOptions, stream: StreamId) -> EpochFile | None:
     """Each rank's stream has epochs of its own."""
+    path = config.kv_events_epoch_file
     if not path:
         return None
-    return EpochFile(f"{path}.{rank}" if rank else path)
+    return EpochFile(f"{path}.{stream.dp_rank}" if stream.dp_rank else path)
 
 
 def _port(first: int, rank: int) -> int:
@@ -195,8 +197,13 @@ def _open_also(
     return also
 
 
-def _transport(config: WorkerConfig, stream: StreamId) -> PublisherTransport:
-    """Only the chosen one's packages are imported."""
+def open_transport(config: StreamOptions, stream: StreamId) -> PublisherTransport:
+    """The wire that options name; only the chosen one's packages are imported.
+
+    Raises:
+        UnreachableError: the package that it needs is missing.
+        KvEventsError: the endpoint or a key cannot be used.
+    """
     if config.kv_events == "nats":
         return _nats_transport(config, stream)
     from shepherd_events.transports.zmq import ZmqPublisherTransport  # noqa: PLC0415 - as above
@@ -206,7 +213,7 @@ def _transport(config: WorkerConfig, stream: StreamId) -> PublisherTransport:
     return ZmqPublisherTransport(url.hostname or "", port, curve=config.curve_credentials)
 
 
-def _nats_transport(config: WorkerConfig, stream: StreamId) -> PublisherTransport:
+def _nats_transport(config: StreamOptions, stream: StreamId) -> PublisherTransport:
     try:
         from shepherd_events.transports.nats_log import Retention  # noqa: PLC0415 - an extra
         from shepherd_events.transports.nats_publisher import (  # noqa: PLC0415 - an extra

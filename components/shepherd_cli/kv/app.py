@@ -16,7 +16,7 @@ from shepherd_events.events import Tier
 app = typer.Typer(
     help="Watch, keep, play back and compare what KV caches say.",
     no_args_is_help=True,
-    epilog="More: shepherd kv help addresses | filters | formats | recordings | exit-codes",
+    epilog="More: shepherd kv help addresses | filters | formats | recordings | bridge | exit-codes",
 )
 
 _FILTER, _OUTPUT = "What to show", "How to show it"
@@ -219,13 +219,27 @@ def diff(
     run(run_diff(source, targets, options))
 
 
+@app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": [],
+    }
+)
+def bridge(context: typer.Context) -> None:
+    """Publish the KV events of vLLM, SGLang or Dynamo's TensorRT-LLM worker as streams."""
+    from shepherd_cli.kv.bridge import run_bridge  # noqa: PLC0415 - quick help
+
+    run(run_bridge(context.args))
+
+
 @app.command("help")
 def explain(
     topic: Annotated[
         str, typer.Argument(help=" ".join(TOPICS), autocompletion=lambda: list(TOPICS))
     ] = "",
 ) -> None:
-    """Explain a topic: addresses, filters, formats, recordings, exit-codes."""
+    """Explain a topic: addresses, filters, formats, recordings, bridge, exit-codes."""
     if topic and topic not in TOPICS:
         _refuse(f"no topic {topic!r}: expected one of {', '.join(TOPICS)}")
     if not topic:

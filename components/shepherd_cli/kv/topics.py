@@ -61,6 +61,26 @@ heartbeats of their own, and prints their URLs:
 A recording holds what its reader saw: token ids too, where workers send them in
 clear or --keys-file opens them. Only you can read the file.
 """,
+    "bridge": """\
+Other systems' publishers
+
+bridge reads the KV events of vLLM, SGLang or Dynamo's TensorRT-LLM worker and
+publishes them as streams with replay, snapshots and heartbeats, which every
+other command, and the memory service's readers, take for a worker's:
+
+  shepherd kv bridge tcp://127.0.0.1:5557 --replay tcp://127.0.0.1:5558
+  shepherd kv bridge tcp://127.0.0.1:5557 --format sglang --model Qwen/Qwen3-8B \\
+      --publish nats://127.0.0.1:4222
+
+The source stands first; each stream's URL is printed when it begins, with
+--block-size N at once. Blocks are hashed anew from their tokens, so that streams
+of one --model can be compared. Whenever something may have been missed that no
+replay brings back, all blocks are declared gone and come back as they are stored
+anew: a stream tells too little at times, never too much.
+
+shepherd kv bridge --help lists the options; variables are SHEPHERD_..., the
+file's section is [bridge]. --metrics-port shows what was left out and why.
+""",
     "exit-codes": """\
 Exit codes
 
