@@ -6,8 +6,8 @@
 
 Only `live` ever changes where something was written, so a moment is kept by
 copying a byte per block, and what is done to the log afterwards cannot be seen in
-a view.  A run whose blocks are all gone is let go when a quarter of its segment's
-blocks is left, or sooner.
+a view.  Runs whose blocks are all gone are let go whenever a quarter of their
+segment's blocks left since the last look.
 
 Storing what is held and removing what is not change nothing.  Pure; not safe
 for threads, except that views may be read while the log changes.
@@ -47,7 +47,8 @@ class _Segment:
     """Offset of the first block of each run; only appended to."""
     live: bytearray = field(default_factory=bytearray)
     num_live: int = 0
-    num_live_at_sweep: int = 0
+    num_left: int = 0
+    """Since the last sweep."""
 
     def sweep(self) -> None:
         """Let go of the runs without a live block; who reads the old list keeps it."""
@@ -56,7 +57,7 @@ class _Segment:
             run if self.live.find(1, first, end) >= 0 else None
             for run, first, end in zip(self.runs, self.firsts, ends, strict=True)
         ]
-        self.num_live_at_sweep = self.num_live
+        self.num_left = 0
 
 
 class BlockLog:
@@ -90,8 +91,7 @@ class BlockLog:
     def add(self, run: BlocksStored) -> None:
         """Hold the blocks of a run that are not held already; keeps a reference to it."""
         if len(self._tail.live) >= self._segment_blocks:
-            self._tail_number += 1
-            self._segments[self._tail_number] = self._tail = _Segment()
+            self._begin_segment()
         tail, hashes = self._tail, run.block_hashes
         first = len(tail.live)
         place = self._tail_number << _OFFSET_BITS | first
@@ -109,7 +109,6 @@ class BlockLog:
             hashes = array("Q", compress(hashes, fresh))
         tail.runs.append(run)
         tail.firsts.append(first)
-        tail.num_live_at_sweep = max(tail.num_live_at_sweep, tail.num_live)
         self._toggle(hashes)
 
     def remove(self, hashes: array[int]) -> None:
@@ -159,10 +158,17 @@ class BlockLog:
         segment = self._segments[number]
         segment.live[offset : offset + count] = bytes(count)
         segment.num_live -= count
-        if not segment.num_live and segment is not self._tail:
+        segment.num_left += count
+        if not segment.num_live:
             del self._segments[number]
-        elif segment.num_live * 4 <= segment.num_live_at_sweep:
+            if segment is self._tail:
+                self._begin_segment()
+        elif segment.num_left * 4 >= len(segment.live):
             segment.sweep()
+
+    def _begin_segment(self) -> None:
+        self._tail_number += 1
+        self._segments[self._tail_number] = self._tail = _Segment()
 
 
 class _Moment(NamedTuple):

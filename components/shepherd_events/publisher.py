@@ -114,7 +114,9 @@ class KvEventPublisher:
         self._clock = clock
         self._heartbeat_s = heartbeat_s
         self._topic = topic_of(stream)
-        self._told = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._told = threading.Condition(self._lock)
+        self._sender_waits = False
         self._outbox = Outbox(max_queued_events)
         self._residents = ResidentSet()
         self._closing = False
@@ -206,7 +208,7 @@ class KvEventPublisher:
         events = tuple(map(self._veil.hide, events))
         if not events:
             return
-        with self._told:
+        with self._lock:
             if self._closing:
                 self._late_events += len(events)
                 return
@@ -214,7 +216,7 @@ class KvEventPublisher:
                 self._residents.apply(event)
             if not self._outbox.add_events(events, self._clock()):
                 self._forget(self._unencodable_blocks(events))
-            self._told.notify()
+            self._wake_sender()
 
     def publish_turn(self, turn: TurnCompleted) -> None:
         """Tell that a request ended, after the events of its blocks; as `publish`."""
@@ -229,11 +231,11 @@ class KvEventPublisher:
 
         Returns after `timeout_s` even if the transport does not let go.
         """
-        with self._told:
+        with self._lock:
             if not self._closing:
                 self._closing = True
                 self._outbox.add(Goodbye(reason), self._clock(), even_if_full=True)
-                self._told.notify()
+                self._wake_sender()
         if self._sender is None:
             return
         self._sender.join(timeout_s)
@@ -242,16 +244,20 @@ class KvEventPublisher:
                 "the transport did not let go in time", extra={"stream": str(self.stream)}
             )
 
+    def _wake_sender(self) -> None:
+        if self._sender_waits:
+            self._told.notify()
+
     def _publish_body(self, body: TurnCompleted | Notice) -> None:
-        with self._told:
+        with self._lock:
             if self._closing:
                 self._late_events += 1
                 return
             self._outbox.add(self._veil.hide_body(body), self._clock())
-            self._told.notify()
+            self._wake_sender()
 
     def _take_snapshot(self) -> tuple[int, ResidentView]:
-        with self._told:
+        with self._lock:
             self._outbox.seal()
             return self._outbox.head_seq, self._residents.view()
 
@@ -278,9 +284,11 @@ class KvEventPublisher:
         A heartbeat is due only when everything up to the head was sent, so that
         its digest is that of the head.
         """
-        with self._told:
+        with self._lock:
             if not self._outbox and not self._closing:
+                self._sender_waits = True
                 self._told.wait(max(0.0, heartbeat_due - time.monotonic()))
+                self._sender_waits = False
             numbered = self._outbox.take()
             if numbered is not None or self._closing:
                 return numbered
@@ -336,7 +344,7 @@ class KvEventPublisher:
         )
         if isinstance(numbered.body, BlockBatch):
             blocks = self._unencodable_blocks(numbered.body.events)
-            with self._told:
+            with self._lock:
                 self._forget(blocks)
         return replace(numbered, body=Tombstone(numbered.first_seq, numbered.seq, "not encodable"))
 

@@ -11,8 +11,15 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 
-from shepherd_events.codec.columns import EVERY_TIER, ZERO_HASH, Op, check_tokens
-from shepherd_events.codec.packed_columns import delimited_field, fixed_field, varint_field
+from shepherd_events.codec.columns import EVERY_TIER, Op, check_tokens
+from shepherd_events.codec.packed_columns import (
+    Part,
+    delimited_field,
+    field_head,
+    fixed_field,
+    size_of,
+    varint_field,
+)
 from shepherd_events.codec.shared_messages import (
     attribution_message,
     context_message,
@@ -39,8 +46,8 @@ _CACHED_FIELDS = 1024
 _STORED, _REMOVED, _CLEARED, _REUSED = map(int, Op)
 
 
-def encode_batch(events: Iterable[BlockEvent]) -> list[bytes]:
-    """The parts of the bytes of a `BlockBatch`.
+def batch_field(number: int, events: Iterable[BlockEvent]) -> list[Part]:
+    """A field that holds a `BlockBatch`.
 
     Raises:
         CodecError: an event that no reader would accept.
@@ -49,7 +56,8 @@ def encode_batch(events: Iterable[BlockEvent]) -> list[bytes]:
     columns = _Columns()
     for event in events:
         columns.add(event)
-    return columns.parts()
+    parts = columns.parts()
+    return [field_head(number, sum(map(size_of, parts))), *parts]
 
 
 class _Columns:
@@ -130,36 +138,36 @@ class _Columns:
         self.run_tokens.append(num_tokens)
         self.token_id.append(event.token_ids)
 
-    def parts(self) -> list[bytes]:
+    def parts(self) -> list[Part]:
         """The fields, without those that hold nothing but defaults."""
+        numbers = pb.BlockBatch
         default_tiers = self.tier.count(Tier.DEVICE) == len(self.tier)
         default_contexts = [*self.contexts] == _DEFAULT_CONTEXTS
-        block_hash = fixed_field(pb.BlockBatch.BLOCK_HASH_FIELD_NUMBER, "Q", self.block_hash)
-        if ZERO_HASH in block_hash and any(0 in hashes for hashes in self.block_hash):
+        if any(0 in hashes for hashes in self.block_hash):
             raise CodecError("blocks.block_hash", "0 is never a hash")
-        parents = (array("Q", self.parent_hash),)
-        fields = [
-            delimited_field(pb.BlockBatch.OP_FIELD_NUMBER, self.op) if self.op else b"",
-            varint_field(pb.BlockBatch.RUN_LEN_FIELD_NUMBER, self.run_len),
-            varint_field(pb.BlockBatch.TIER_FIELD_NUMBER, () if default_tiers else self.tier),
-            fixed_field(pb.BlockBatch.PARENT_HASH_FIELD_NUMBER, "Q", parents),
-            block_hash,
-            fixed_field(pb.BlockBatch.TOKEN_ID_FIELD_NUMBER, "I", self.token_id),
-            varint_field(pb.BlockBatch.RUN_TOKENS_FIELD_NUMBER, self.run_tokens),
-            varint_field(pb.BlockBatch.START_BLOCK_FIELD_NUMBER, self.start_block),
+        parent_hash = (array("Q", self.parent_hash),)
+        parts: list[Part] = [
+            delimited_field(numbers.OP_FIELD_NUMBER, self.op) if self.op else b"",
+            varint_field(numbers.RUN_LEN_FIELD_NUMBER, self.run_len),
+            b"" if default_tiers else varint_field(numbers.TIER_FIELD_NUMBER, self.tier),
+            *fixed_field(numbers.PARENT_HASH_FIELD_NUMBER, "Q", parent_hash),
+            *fixed_field(numbers.BLOCK_HASH_FIELD_NUMBER, "Q", self.block_hash),
+            *fixed_field(numbers.TOKEN_ID_FIELD_NUMBER, "I", self.token_id),
+            varint_field(numbers.RUN_TOKENS_FIELD_NUMBER, self.run_tokens),
+            varint_field(numbers.START_BLOCK_FIELD_NUMBER, self.start_block),
         ]
         if not default_contexts:
-            fields.append(varint_field(pb.BlockBatch.CONTEXT_FIELD_NUMBER, self.context))
+            parts.append(varint_field(numbers.CONTEXT_FIELD_NUMBER, self.context))
         if self.attributions:
-            fields.append(varint_field(pb.BlockBatch.ATTRIBUTION_FIELD_NUMBER, self.attribution))
+            parts.append(varint_field(numbers.ATTRIBUTION_FIELD_NUMBER, self.attribution))
         if any(self.group):
-            fields.append(varint_field(pb.BlockBatch.GROUP_FIELD_NUMBER, self.group))
+            parts.append(varint_field(numbers.GROUP_FIELD_NUMBER, self.group))
         if not default_contexts:
-            fields.extend(map(_context_field, self.contexts))
-        fields.extend(map(_attribution_field, self.attributions))
+            parts.extend(map(_context_field, self.contexts))
+        parts.extend(map(_attribution_field, self.attributions))
         if self.media or self.sealed:
-            fields.append(self._rare_fields())
-        return fields
+            parts.append(self._rare_fields())
+        return parts
 
     def _rare_fields(self) -> bytes:
         message = pb.BlockBatch(

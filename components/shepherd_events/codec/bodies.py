@@ -8,8 +8,8 @@ from typing import Any
 
 from google.protobuf.message import Message
 
-from shepherd_events.codec.batch_writer import encode_batch
-from shepherd_events.codec.packed_columns import delimited_field
+from shepherd_events.codec.batch_writer import batch_field
+from shepherd_events.codec.packed_columns import Part, delimited_field
 from shepherd_events.codec.shared_messages import (
     attribution_message,
     attribution_of,
@@ -37,16 +37,16 @@ from shepherd_events.v1 import kv_events_pb2 as pb
 from shepherd_events.v1 import notices_pb2, turns_pb2
 
 
-def encode_body(body: Body) -> bytes:
-    """The body's field in `Frame`.
+def encode_body(body: Body) -> list[Part]:
+    """The parts of the body's field in `Frame`.
 
     Raises:
         CodecError: an event that no reader would accept.
     """
     if isinstance(body, BlockBatch):
-        return delimited_field(pb.Frame.BLOCKS_FIELD_NUMBER, *encode_batch(body.events))
+        return batch_field(pb.Frame.BLOCKS_FIELD_NUMBER, body.events)
     number, to_message = _WRITERS[type(body)]
-    return delimited_field(number, to_message(body).SerializeToString())
+    return [delimited_field(number, to_message(body).SerializeToString())]
 
 
 def decode_body(kind: str, message: Any) -> Body:

@@ -21,8 +21,6 @@ from shepherd_events.errors import CodecError
 EVERY_TIER = 0
 """In the tier column of a CLEARED run."""
 
-ZERO_HASH = bytes(8)
-
 PACKED_COLUMNS = (
     "op",
     "run_len",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from shepherd_events.codec.batch_reader import decode_batch
-from shepherd_events.codec.batch_writer import encode_batch
+from shepherd_events.codec.batch_writer import batch_field
 from shepherd_events.codec.checksums import checked, with_checksum
-from shepherd_events.codec.packed_columns import delimited_field, is_whole
+from shepherd_events.codec.packed_columns import Part, field_head, is_whole, size_of
 from shepherd_events.codec.shared_messages import tier_state_messages, tier_states
 from shepherd_events.codec.wire import ControlReplyView, enum_of, parse, sized
 from shepherd_events.control import (
@@ -66,7 +66,7 @@ def encode_reply(reply: ControlReply) -> bytes:
     """
     try:
         if isinstance(reply, SnapshotReply):
-            return sized(with_checksum(_encode_snapshot(reply)))
+            return sized(with_checksum(*_snapshot_parts(reply)))
         message = pb.ReplayReply(
             status=f"STATUS_{reply.status.name}",
             epoch=reply.epoch,
@@ -126,7 +126,7 @@ def _request_message(request: ControlRequest) -> pb.ControlRequest:
     return pb.ControlRequest(snapshot=snapshot)
 
 
-def _encode_snapshot(reply: SnapshotReply) -> bytes:
+def _snapshot_parts(reply: SnapshotReply) -> list[Part]:
     before = pb.SnapshotReply(
         status=f"STATUS_{reply.status.name}",
         epoch=reply.epoch,
@@ -137,14 +137,9 @@ def _encode_snapshot(reply: SnapshotReply) -> bytes:
     )
     after = pb.SnapshotReply(tiers=tier_state_messages(reply.tiers))
     number = pb.SnapshotReply.BLOCKS_FIELD_NUMBER
-    message = b"".join(
-        (
-            before.SerializeToString(),
-            delimited_field(number, *encode_batch(reply.blocks)) if reply.blocks else b"",
-            after.SerializeToString(),
-        )
-    )
-    return delimited_field(pb.ControlReply.SNAPSHOT_FIELD_NUMBER, message)
+    blocks = batch_field(number, reply.blocks) if reply.blocks else []
+    parts = (before.SerializeToString(), *blocks, after.SerializeToString())
+    return [field_head(pb.ControlReply.SNAPSHOT_FIELD_NUMBER, sum(map(size_of, parts))), *parts]
 
 
 def _replay_reply(message: Any) -> ReplayReply:

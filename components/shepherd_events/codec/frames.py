@@ -46,7 +46,7 @@ def encode_frame(frame: Frame) -> bytes:
             ts_unix_ns=frame.ts_unix_ns,
             required_features=frame.required_features,
         )
-        whole = with_checksum(header.SerializeToString(), encode_body(frame.body))
+        whole = with_checksum(header.SerializeToString(), *encode_body(frame.body))
         return sized(whole, MAX_FRAME_BYTES)
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise CodecError("frame", str(error)) from error

@@ -17,7 +17,7 @@ from array import array
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any
+from typing import Any, Union
 
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
@@ -26,7 +26,11 @@ from google.protobuf.message_factory import GetMessageClass
 
 _LENGTH_DELIMITED = 2
 _MAX_UINT32 = (1 << 32) - 1
+_ITEM_BYTES = {"I": 4, "Q": 8}
 _typecode = attrgetter("typecode")
+
+Part = Union[bytes, "array[int]"]
+"""Of the bytes of a message, in their order."""
 
 
 @lru_cache(maxsize=1 << 12)
@@ -46,18 +50,22 @@ def varint(value: int) -> bytes:
     return bytes(entry)
 
 
-def delimited_field(number: int, *parts: bytes | bytearray | array[int]) -> bytes:
-    """A field that carries its length, from its content's parts."""
-    content = b"".join(parts)
-    return b"".join((_tag(number), varint(len(content)), content))
+def delimited_field(number: int, content: bytes | bytearray) -> bytes:
+    """A field that carries its length."""
+    return field_head(number, len(content)) + content
+
+
+def field_head(number: int, length: int) -> bytes:
+    """What stands before the `length` bytes of a field's content."""
+    return _tag(number) + varint(length)
 
 
 def varint_field(number: int, column: Sequence[int]) -> bytes:
     """A column of varints in one chunk; nothing at all when it is empty."""
-    return delimited_field(number, *map(varint, column)) if column else b""
+    return delimited_field(number, b"".join(map(varint, column))) if column else b""
 
 
-def fixed_field(number: int, typecode: str, columns: Sequence[array[int]]) -> bytes:
+def fixed_field(number: int, typecode: str, columns: Sequence[array[int]]) -> list[Part]:
     """A column of 4- or 8-byte entries in one chunk, its parts behind each other.
 
     Raises:
@@ -67,7 +75,13 @@ def fixed_field(number: int, typecode: str, columns: Sequence[array[int]]) -> by
         raise TypeError(f"expected arrays of {typecode!r}")
     if sys.byteorder == "big":
         columns = [_swapped(column) for column in columns]
-    return delimited_field(number, *columns) if any(columns) else b""
+    length = sum(map(len, columns)) * _ITEM_BYTES[typecode]
+    return [field_head(number, length), *columns] if length else []
+
+
+def size_of(part: Part) -> int:
+    """In bytes."""
+    return len(part) * part.itemsize if isinstance(part, array) else len(part)
 
 
 @lru_cache(maxsize=64)
