@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - DeepSeek writes its markers with full-width bars
 """Small models that only tokenize: real chat templates, tokenizers trained on three lines."""
 
 from __future__ import annotations
@@ -27,6 +28,29 @@ CORPUS = [
     "user\n\nassistant\nsystem\ntool\nmodel\n USER: ASSISTANT: [INST] hello [/INST] you are",
     "wörter straße 東京 привет 🙂",
 ]
+DEEPSEEK = [
+    f"<｜{each}｜>"
+    for each in (
+        "begin▁of▁sentence",
+        "end▁of▁sentence",
+        "User",
+        "Assistant",
+        "tool▁calls▁begin",
+        "tool▁calls▁end",
+        "tool▁call▁begin",
+        "tool▁call▁end",
+        "tool▁sep",
+        "tool▁output▁begin",
+        "tool▁output▁end",
+    )
+] + ["<think>", "</think>"]
+MISTRAL = [
+    *("[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"),
+    *("[TOOL_CALLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]"),
+]
+TEKKEN = ["[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[CALL_ID]", "[ARGS]", "[TOOL_CONTENT]"]
+PHI_TOOLS = ["<|tool|>", "<|/tool|>", "<|tool_call|>", "<|/tool_call|>", "<|tool_response|>"]
+HARMONY = "start end message channel constrain return call startoftext endoftext"
 MARKERS = {
     "chatml": ["<|im_start|>", "<|im_end|>"],
     "qwen": ["<|im_start|>", "<|im_end|>"],
@@ -37,14 +61,46 @@ MARKERS = {
     "zephyr": ["<s>", "</s>"],
     "phi3": ["<s>", "<|endoftext|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"],
     "vicuna": ["<s>", "</s>"],
+    "qwen3": ["<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>", "<think>", "</think>"],
+    "deepseek_r1": [*DEEPSEEK, "<｜tool▁outputs▁begin｜>", "<｜tool▁outputs▁end｜>"],
+    "deepseek_v3": DEEPSEEK,
+    "mistral_v3": ["<s>", "</s>", *MISTRAL],
+    "mistral_tekken": ["<s>", "</s>", *MISTRAL, *TEKKEN],
+    "phi4": ["<|endoftext|>", "<|im_start|>", "<|im_sep|>", "<|im_end|>"],
+    "phi4_tools": [
+        "<|system|>",
+        "<|user|>",
+        "<|assistant|>",
+        "<|end|>",
+        "<|endoftext|>",
+        *PHI_TOOLS,
+    ],
+    "harmony": [f"<|{each}|>" for each in HARMONY.split()],
 }
-BOS = {"chatml": "", "qwen": "", "llama3": "<|begin_of_text|>", "gemma": "<bos>"}
+BOS = {
+    "chatml": "",
+    "qwen": "",
+    "qwen3": "",
+    "phi4": "",
+    "phi4_tools": "",
+    "harmony": "<|startoftext|>",
+    "deepseek_r1": "<｜begin▁of▁sentence｜>",
+    "deepseek_v3": "<｜begin▁of▁sentence｜>",
+    "llama3": "<|begin_of_text|>",
+    "gemma": "<bos>",
+}
 EOS = {
     "chatml": "<|im_end|>",
     "qwen": "<|im_end|>",
     "llama3": "<|eot_id|>",
     "gemma": "<eos>",
     "phi3": "<|endoftext|>",
+    "qwen3": "<|im_end|>",
+    "phi4": "<|im_end|>",
+    "phi4_tools": "<|end|>",
+    "harmony": "<|return|>",
+    "deepseek_r1": "<｜end▁of▁sentence｜>",
+    "deepseek_v3": "<｜end▁of▁sentence｜>",
 }
 STRIPS = {
     "llama2": {"user", "assistant"},

@@ -9,7 +9,8 @@ program: it sees only what is passed in, and can change none of it.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -29,11 +30,13 @@ class ChatTemplateError(ValueError):
 class Conversation:
     """What a template is given."""
 
-    messages: tuple[dict[str, str], ...]
+    messages: tuple[dict[str, Any], ...]
     add_generation_prompt: bool = False
     tools: tuple[dict[str, Any], ...] = ()
     now: datetime = _EPOCH
     """What the clock shows where the template asks for it."""
+    options: Mapping[str, object] = field(default_factory=dict)
+    """Further variables that a caller may set, such as `enable_thinking`."""
 
 
 class ChatTemplate:
@@ -41,7 +44,7 @@ class ChatTemplate:
 
     def __init__(self, text: str, special_tokens: dict[str, str]) -> None:
         environment = _environment()
-        self._special_tokens = special_tokens
+        self._special_tokens: dict[str, object] = {**special_tokens}
         try:
             self._template = environment.from_string(text)
         except TemplateError as error:
@@ -55,7 +58,7 @@ class ChatTemplate:
         """
         try:
             return self._template.render(
-                self._special_tokens,
+                {**self._special_tokens, **conversation.options},
                 messages=[dict(message) for message in conversation.messages],
                 add_generation_prompt=conversation.add_generation_prompt,
                 tools=list(conversation.tools) or None,

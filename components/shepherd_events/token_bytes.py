@@ -31,6 +31,8 @@ _NEVER_TEXT = 0xC0
 _CLEAN = bytes(range(0xF8)) + bytes([_NEVER_TEXT] * 8)
 _MARK = re.compile(rb"\xff([\xf8-\xfe]{7})")
 _CUT_MARK = re.compile(rb"\xff[\xf8-\xfe]{0,6}\Z")
+_MIN_PLACEHOLDERS = 8
+_PLACEHOLDERS = re.compile(rb"(\xff[\xf8-\xfe]{7})\1{%d,}" % (_MIN_PLACEHOLDERS - 1))
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 _SPACE = "▁"
 _PIECEWISE = {"Replace", "Metaspace", "ByteFallback", "Fuse", "Strip"}
@@ -53,6 +55,26 @@ def first_mark(marked: bytes) -> int:
 def without_cut_mark(marked: bytes) -> bytes:
     """The bytes without a mark that was cut in two at their end."""
     return _CUT_MARK.sub(b"", marked)
+
+
+def without_mark_end(marked: bytes) -> bytes:
+    """The bytes without the rest of a mark that was cut in two at their begin."""
+    return marked.lstrip(_DIGITS)
+
+
+def up_to_last_mark(marked: bytes) -> bytes:
+    """The bytes up to the end of their last mark; none where there is no mark."""
+    last = marked.rfind(b"\xff")
+    return marked[: last + MARK_SIZE] if last >= 0 else b""
+
+
+def with_one_placeholder(marked: bytes) -> bytes:
+    """The bytes with one token in place of the many that stand for one image or sound.
+
+    Processors put as many of the same added token into a prompt as the medium has positions;
+    the template wrote one.
+    """
+    return _PLACEHOLDERS.sub(rb"\1", marked)
 
 
 def without_marks(marked: bytes) -> bytes:

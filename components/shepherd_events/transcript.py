@@ -3,12 +3,15 @@
 A reader is built once per model and answers from any thread.  The spans of the
 messages of a sequence tile it: markers belong to the message that they open or
 close, and a token that two messages share belongs to the later one.  Texts are
-exactly what stands between the markers.  A sequence whose template is unknown or
+exactly what stands between the markers, but for the run of equal placeholder
+tokens of an image, which is written once.  A sequence whose template is unknown or
 ambiguous is one message of role "raw": never nothing, never a wrong role.
 
     token_bytes.py          ids -> bytes, added tokens marked
     chat_template.py        conversations -> text
+    template_probes.py      the conversations to learn from
     grammar_learning.py     what the template puts between contents
+    reasoning_edges.py      reasoning that the template does not show
     transcript_grammar.py   bytes -> parts, by what was learned
 """
 
@@ -28,7 +31,7 @@ from tokenizers import Tokenizer
 
 from shepherd_events.chat_template import ChatTemplate, ChatTemplateError, Conversation
 from shepherd_events.grammar_learning import learn
-from shepherd_events.token_bytes import TokenBytes, TokenStream, mark
+from shepherd_events.token_bytes import TokenBytes, TokenStream, mark, with_one_placeholder
 from shepherd_events.tokenizer_assets import TOKENIZER, TokenizerAssets, TokenizerNotFoundError
 from shepherd_events.transcript_grammar import RAW, Grammar
 
@@ -49,7 +52,10 @@ class Message:
     """One message and the tokens it lies in."""
 
     role: str
-    """"system", "user", "assistant", "tool", or "raw" where the template is not understood."""
+    """"system", "user", "reasoning", "assistant", "tool"; "raw" where the template is not understood.
+
+    Reasoning is what the assistant thought before its next message.
+    """
     text: str
     """The content, without markers."""
     start: int
@@ -125,7 +131,8 @@ class TranscriptReader:
                 _logger.exception("chat template left out")
                 continue
             renders.append(partial(self._render, template, table))
-        return learn(renders, [mark(token_id) for token_id in sorted(eos_ids)])
+        eos_marks = [mark(token_id) for token_id in sorted(eos_ids)]
+        return learn(renders, eos_marks, partial(self._spelled, table))
 
     def _render(
         self, template: ChatTemplate, table: TokenBytes, conversation: Conversation
@@ -137,6 +144,11 @@ class TranscriptReader:
         token_ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         return b"".join(table[token_id] for token_id in token_ids)
 
+    def _spelled(self, table: TokenBytes, text: str) -> bytes:
+        """The marked bytes of a text that does not stand at the beginning."""
+        token_ids = self._tokenizer.encode(f"x{text}", add_special_tokens=False).ids
+        return b"".join(table[token_id] for token_id in token_ids).partition(b"x")[2]
+
 
 def _messages(grammar: Grammar, table: TokenBytes, pieces: list[bytes]) -> tuple[Message, ...]:
     marked = b"".join(pieces)
@@ -144,10 +156,14 @@ def _messages(grammar: Grammar, table: TokenBytes, pieces: list[bytes]) -> tuple
     ends = list(accumulate(map(len, pieces)))
     starts = [0, *(bisect_right(ends, part.start) for part in parts[1:]), len(pieces)]
     messages = (
-        Message(part.role, table.text(marked[part.text_start : part.text_end]), start, end)
+        Message(part.role, _text(table, marked[part.text_start : part.text_end]), start, end)
         for part, (start, end) in zip(parts, pairwise(starts), strict=True)
     )
     return tuple(message for message in messages if message.text or message.start < message.end)
+
+
+def _text(table: TokenBytes, marked: bytes) -> str:
+    return table.text(with_one_placeholder(marked))
 
 
 def _load(assets: TokenizerAssets) -> Tokenizer:

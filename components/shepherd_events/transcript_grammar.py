@@ -9,9 +9,13 @@ For ChatML:
     assistant --  <|im_end|>\n<|im_start|>user\n      -->  user
 
 Reading takes, from each content, the earliest edge that leads out of it, the
-longest one where several begin together.  Knows no template: `grammar_learning.py`
-finds the edges.  Works on marked bytes (`token_bytes.py`), so that text which
-merely spells an added token is never taken for one.  Pure.
+longest one where several begin together.  A literal may have a *hole* where each
+conversation says something else, such as the id of the call that a tool answers;
+no added token is in it.
+
+Knows no template: `grammar_learning.py` finds the edges.  Works on marked bytes
+(`token_bytes.py`), so that text which merely spells an added token is never
+taken for one.  Pure.
 """
 
 from __future__ import annotations
@@ -27,13 +31,29 @@ RAW = "raw"
 """The role of text that no edge explains."""
 
 
+Literal = tuple[bytes, ...]
+"""What stands between two contents; two parts where there is a hole between them."""
+
+_HOLE = rb"[^\xff]*?"
+"""Behind an added token: up to the next one."""
+_SHORT_HOLE = rb"[^\xff\r\n]{1,128}?"
+"""Behind text that might also stand in a content."""
+
+
 @dataclass(frozen=True, slots=True)
 class Edge:
     """From one content to the next."""
 
     role: str
     closing: int
-    """Leading bytes of the literal that end the earlier message; the rest opens the next."""
+    """Bytes of the literal that end the earlier message, the rest opens the next one.
+
+    Counted from the literal's start; negative or `WHOLE` counts from its end.
+    """
+
+
+WHOLE = -(1 << 30)
+"""The closing of an edge that opens nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +71,16 @@ class Grammar:
     """Reads marked bytes as messages."""
 
     def __init__(
-        self, edges: dict[str, dict[bytes, Edge]], closings: dict[str, tuple[bytes, ...]]
+        self, edges: dict[str, dict[Literal, Edge]], closings: dict[str, tuple[bytes, ...]]
     ) -> None:
-        self._edges = edges
         self._closings = closings
-        self._next = {state: _any_of(leaving) for state, leaving in edges.items() if leaving}
+        self._leaving: dict[str, list[Edge]] = {}
+        self._next: dict[str, re.Pattern[bytes]] = {}
+        for state, leaving in edges.items():
+            longest_first = sorted(leaving, key=lambda literal: -sum(map(len, literal)))
+            self._leaving[state] = [leaving[literal] for literal in longest_first]
+            if longest_first:
+                self._next[state] = _any_of(longest_first)
 
     def parse(self, marked: bytes) -> list[Part]:
         """Parts in order, at least one; what precedes the first known marker is `RAW`."""
@@ -63,8 +88,9 @@ class Grammar:
         state, start, text_start = START, 0, 0
         while (pattern := self._next.get(state)) and (found := pattern.search(marked, text_start)):
             parts.append(_part(state, start, text_start, found.start()))
-            edge = self._edges[state][found[0]]
-            state, start, text_start = edge.role, found.start() + edge.closing, found.end()
+            assert found.lastindex is not None
+            edge = self._leaving[state][found.lastindex - 1]
+            state, start, text_start = edge.role, _boundary(found, edge), found.end()
         parts.append(_part(state, start, text_start, self._text_end(state, marked, text_start)))
         return _without_empty_preamble(parts, marked)
 
@@ -88,9 +114,21 @@ def _shortest_closing(closing: bytes) -> int:
     return begin + MARK_SIZE if begin >= 0 else max(len(closing), 1)
 
 
-def _any_of(leaving: Iterable[bytes]) -> re.Pattern[bytes]:
-    longest_first = sorted(leaving, key=len, reverse=True)
-    return re.compile(b"|".join(map(re.escape, longest_first)))
+def _any_of(longest_first: Iterable[Literal]) -> re.Pattern[bytes]:
+    """Matches any of the literals; the number of its group says which."""
+    return re.compile(b"|".join(b"(" + _expression(each) + b")" for each in longest_first))
+
+
+def _expression(literal: Literal) -> bytes:
+    hole = _HOLE if first_mark(literal[0]) >= 0 else _SHORT_HOLE
+    return hole.join(map(re.escape, literal))
+
+
+def _boundary(found: re.Match[bytes], edge: Edge) -> int:
+    """Where the earlier message ends."""
+    if edge.closing == WHOLE:
+        return found.end()
+    return (found.start() if edge.closing >= 0 else found.end()) + edge.closing
 
 
 def _part(state: str, start: int, text_start: int, text_end: int) -> Part:

@@ -9,7 +9,8 @@ message belongs to the first turn; system messages belong to none.
 
 What memory itself put into the conversation (`recalled.py`) is ours, not the
 speakers': it is taken out before a turn is looked at, though the tokens of what
-is left over of a message keep their place.  Knows nothing of sessions'
+is left over of a message keep their place.  Reasoning takes up blocks and is no
+part of what was said: templates leave it out of the history.  Knows nothing of sessions'
 histories and stores.
 """
 
@@ -63,7 +64,7 @@ def split_turns(messages: Sequence[Message], chain: Chain) -> tuple[Turn, ...]:
     """The turns of a sequence that begins with `chain`, oldest first."""
     turns = []
     for group in _grouped(messages):
-        said = tuple(Said(message.role, message.text) for message in group)
+        said = tuple(Said(each.role, each.text) for each in group if each.role != "reasoning")
         blocks = _blocks_of(group, chain)
         turns.append(Turn(said, group[0].start, group[-1].end, blocks))
     return tuple(turns)
