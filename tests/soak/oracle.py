@@ -1,7 +1,8 @@
 """What a reader says, held against what its publisher knows; without processes and clocks.
 
 exact     at any position, and in any state, what is held is what was resident there
-honest    who says LIVE has what was told longer ago than it takes to notice a loss
+honest    who goes on saying LIVE at one place has what was told longer ago than it takes
+              to notice a loss
 converged after the faults: LIVE, at the head, and holding the same blocks
 """
 
@@ -24,9 +25,11 @@ def wrong(sample: dict[str, Any], known: dict[str, Any]) -> str:
     return ""
 
 
-def dishonest(sample: dict[str, Any], known: dict[str, Any]) -> str:
-    """Whether a reader says LIVE without what was told long ago."""
-    if sample["state"] != "live" or known["next_ns"] is None:
+def dishonest(before: dict[str, Any] | None, sample: dict[str, Any], known: dict[str, Any]) -> str:
+    """Whether a reader that does not get any further says LIVE without what was told long ago."""
+    if before is None or before["received"] != sample["received"]:
+        return ""
+    if {before["state"], sample["state"]} != {"live"} or known["next_ns"] is None:
         return ""
     age_s = (sample["now_ns"] - known["next_ns"]) / 1e9
     if age_s <= NOTICED_WITHIN_S:

@@ -25,6 +25,8 @@ class Soak:
         self._round_s, self._faults = round_s, faults
         self._scene = Scene(directory, seed)
         self.report = Report(seed)
+        self._before: dict[tuple[str, str], dict[str, Any]] = {}
+        """The last sample of each reader and stream."""
 
     def run(self, seconds: float, note: Path | None = None) -> Report:
         """Go on for about so long; what is known so far is noted after each round."""
@@ -71,6 +73,8 @@ class Soak:
 
     def _check(self, name: str) -> None:
         for sample in self._scene.processes[name].ask({"do": "sample"}):
+            before = self._before.get((name, sample["stream"]))
+            self._before[name, sample["stream"]] = sample
             worker, rank = _publisher_of(sample["stream"])
             if not self._scene.can_answer(worker):
                 continue
@@ -81,7 +85,7 @@ class Soak:
             self.report.samples += 1
             for problem in (
                 wrong(sample, process.ask(asked | held_at)),
-                dishonest(sample, process.ask(asked | received)),
+                dishonest(before, sample, process.ask(asked | received)),
             ):
                 if problem:
                     self._fail(f"{name}: {problem}")

@@ -19,7 +19,7 @@ FLOOD_REQUESTS = 6_000
 SLOW_S = 0.005
 CLOCK_BACK_NS = -3600 * 10**9
 _HERE = Path(__file__).parent
-_PATH = {"PYTHONPATH": os.pathsep.join([str(_HERE.parent), os.environ.get("PYTHONPATH", "")])}
+PYTHON_PATH = {"PYTHONPATH": os.pathsep.join([str(_HERE.parent), os.environ.get("PYTHONPATH", "")])}
 
 
 class Scene:
@@ -193,7 +193,7 @@ class Scene:
         self.away.discard(name)
 
     def _process(self, program: str, settings: object) -> LineProcess:
-        return LineProcess(str(_HERE / program), json.dumps(settings), env=_PATH)
+        return LineProcess(str(_HERE / program), json.dumps(settings), env=PYTHON_PATH)
 
     def _through(self, wires: dict[str, int], address: dict[str, Any]) -> dict[str, Any]:
         """An address as readers are given it: every byte of it passes a wire."""

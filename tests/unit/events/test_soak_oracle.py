@@ -48,9 +48,12 @@ def test_another_set_than_the_publisher_had_there_is_found(
 def test_only_who_says_live_must_have_what_is_old(state: str, age_s: float | None) -> None:
     next_ns = None if age_s is None else SAMPLE["now_ns"] - int(age_s * 1e9)
 
-    told = dishonest(SAMPLE | {"state": state}, {"next_ns": next_ns})
+    sample, known = SAMPLE | {"state": state}, {"next_ns": next_ns}
 
-    assert bool(told) == (state == "live" and age_s is not None and age_s > NOTICED_WITHIN_S)
+    is_old = age_s is not None and age_s > NOTICED_WITHIN_S
+    assert bool(dishonest(sample, sample, known)) == (state == "live" and is_old)
+    assert not dishonest(sample | {"received": [7, 4]}, sample, known), "it gets on"
+    assert not dishonest(None, sample, known)
 
 
 @pytest.mark.parametrize(
