@@ -127,6 +127,7 @@ async def house(
             metrics=metrics,
             clocks=Clocks(unix_ns=lambda: 7),
             template=config.template(),
+            replay_dead_letter=lambda _, name: name == "can be applied now",
             max_tenant_bytes=config.tenant_max_mb << 20,
         )
         assert listeners.admin is not None

@@ -63,6 +63,15 @@ class Administration:
         if not await self.means.writer.run(drop):
             raise UnknownItemError("dead letter", name)
 
+    async def replay_dead_letter(self, archive: str, name: str) -> bool:
+        """Apply a completed request that could not be applied before; says whether it is gone now.
+
+        Raises:
+            UnknownItemError: there is no such archive or letter.
+        """
+        await self._opened(archive)
+        return await self.means.writer.run(lambda: self.means.replay_dead_letter(archive, name))
+
     async def backup(self, name: str | None) -> Path:
         """Copy every archive into a new directory below `data_dir/backups`; returns it.
 

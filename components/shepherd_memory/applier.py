@@ -16,7 +16,7 @@ import asyncio
 import logging
 import time
 
-from shepherd_events.events import Frame, StreamId
+from shepherd_events.events import Frame, Notice, StreamId
 from shepherd_memory.arrivals import Arrival, StreamEnded
 from shepherd_memory.clocks import Clocks
 from shepherd_memory.consumer import Consumer
@@ -119,7 +119,7 @@ class Applier:
             try:
                 if has_failed:
                     await self._writer.run(self._consumer.reload)
-                notices = await self._writer.run(lambda: self._consumer.apply(batch))
+                notices = await self._writer.run(lambda: self._apply_now(batch))
             except StoreUnavailableError as error:
                 self._tell_of_failure(error)
                 has_failed = True
@@ -128,6 +128,16 @@ class Applier:
             else:
                 self._tell_of_success()
                 return has_failed or bool(notices)
+
+    def _apply_now(self, batch: list[Arrival]) -> tuple[Notice, ...]:
+        """In the writer thread; one frame that cannot be applied does not hold up the others."""
+        try:
+            return self._consumer.apply(batch)
+        except StoreUnavailableError:
+            raise
+        except Exception:
+            log.exception("a batch could not be applied: its frames are tried one by one")
+            return self._consumer.apply_separately(batch)
 
     def _tell_of_failure(self, error: StoreUnavailableError) -> None:
         if not self.store_failure:

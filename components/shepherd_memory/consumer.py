@@ -16,7 +16,8 @@ replays within one run change nothing either.
 A frame takes effect as a whole: a block that it removes from one tier and
 stores on another is not gone in between.  Only the blocks of group 0, whose
 attention sees everything, say whether a turn can be served.  A frame that
-cannot be read is counted and skipped.  When a store fails, `reload` and apply
+cannot be applied is counted and skipped; if it is a completed request, it is kept
+as a dead letter of its tenant (`dead_letters.py`).  When a store fails, `reload` and apply
 the same batch again: nothing of it is lost, nothing has an effect twice.
 """
 
@@ -24,6 +25,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import assert_never
 
 from shepherd_events.events import (
@@ -45,6 +47,8 @@ from shepherd_memory.archive.protocol import Archives
 from shepherd_memory.arrivals import Arrival, StreamEnded, StreamReplaced
 from shepherd_memory.block_index import validate_run
 from shepherd_memory.clocks import Clocks
+from shepherd_memory.dead_letters import reason_of
+from shepherd_memory.errors import StoreUnavailableError, UnknownItemError
 from shepherd_memory.eviction import EvictionWatch
 from shepherd_memory.grace import GracePeriod
 from shepherd_memory.index_store import IndexStore
@@ -126,6 +130,56 @@ class Consumer:
         self._metrics.turns_waiting.set(len(self._grace))
         return notices
 
+    def apply_separately(self, arrivals: Sequence[Arrival]) -> tuple[Notice, ...]:
+        """As `apply`, each arrival by itself, and without the frames that cannot be applied.
+
+        For a batch that failed for another reason than its stores.
+
+        Raises:
+            Exception: what a snapshot or the end of a stream makes of the stores.
+        """
+        notices: list[Notice] = []
+        self.reload()
+        for arrival in arrivals:
+            try:
+                notices += self.apply([arrival])
+            except StoreUnavailableError:
+                raise
+            except Exception as error:
+                if not isinstance(arrival, Frame):
+                    raise
+                log.exception("frame given up", extra=_place(arrival))
+                self.reload()
+                notices += self._give_up(arrival, error)
+        return tuple(notices)
+
+    def replay_dead_letter(self, tenant: str, name: str) -> bool:
+        """Apply what could not be applied before; says whether it could be now, and is gone.
+
+        Raises:
+            UnknownItemError: the tenant has no such letter.
+        """
+        letter = self._archives.of(tenant).dead_letter(name)
+        if letter is None:
+            raise UnknownItemError("dead letter", name)
+        try:
+            with Batch(self._archives) as batch:
+                conversation = self._recorder.read_letter(letter)
+                if conversation is not None:
+                    self._recorder.write(batch, conversation)
+                batch.writer(tenant).drop_dead_letter(name)
+        except StoreUnavailableError:
+            self.reload()
+            raise
+        except Exception as error:
+            log.exception("dead letter %s cannot be applied", name)
+            self.reload()
+            with Batch(self._archives) as batch:
+                batch.writer(tenant).put_dead_letter(replace(letter, reason=reason_of(error)))
+            return False
+        self.apply(())
+        return True
+
     def holds(self, stream: StreamId, position: Position) -> tuple[TierState, ...] | None:
         """The digest of a stream's blocks as of a commit at this very position; from any thread."""
         at, digest = self._held.get(stream, (None, ()))
@@ -173,11 +227,7 @@ class Consumer:
         return True
 
     def _apply_frame(self, batch: Batch, frame: Frame, position: Position) -> None:
-        at = self._positions.get(frame.stream)
-        self._positions[frame.stream] = position
-        if at is not None and position.epoch > at.epoch:
-            self._metrics.resets.labels("new_epoch").inc()
-            self._recorder.lost(batch, self._index.forget(frame.stream))
+        self._move_to(batch, frame.stream, position)
         body = frame.body
         conversation = None
         try:
@@ -185,15 +235,34 @@ class Consumer:
                 _validate(body)
             elif isinstance(body, TurnCompleted):
                 conversation = self._recorder.read(frame, body)
-        except Exception:
+        except Exception as error:
             # Whatever a frame does to those who read it, the frames behind it must go on.
             log.exception("frame skipped", extra=_place(frame))
-            self._metrics.poison.inc()
+            self._bury(batch, frame, error)
             return
         if isinstance(body, BlockBatch):
             self._apply_blocks(batch, frame.stream, body)
         elif conversation is not None:
             self._recorder.write(batch, conversation)
+
+    def _move_to(self, batch: Batch, stream: StreamId, position: Position) -> None:
+        at = self._positions.get(stream)
+        self._positions[stream] = position
+        if at is not None and position.epoch > at.epoch:
+            self._metrics.resets.labels("new_epoch").inc()
+            self._recorder.lost(batch, self._index.forget(stream))
+
+    def _give_up(self, frame: Frame, error: Exception) -> tuple[Notice, ...]:
+        """Move past a frame that cannot be applied, and keep it where it says something."""
+        with Batch(self._archives) as batch:
+            self._move_to(batch, frame.stream, Position(frame.epoch, frame.seq))
+            self._bury(batch, frame, error)
+        return self.apply(())
+
+    def _bury(self, batch: Batch, frame: Frame, error: Exception) -> None:
+        self._metrics.poison.inc()
+        if isinstance(frame.body, TurnCompleted):
+            self._recorder.bury(batch, frame, frame.body, error)
 
     def _replace(self, batch: Batch, arrival: StreamReplaced) -> None:
         self._metrics.resets.labels(arrival.reason).inc()

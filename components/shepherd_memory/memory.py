@@ -48,6 +48,8 @@ class Means:
     metrics: Metrics
     clocks: Clocks
     template: NoticeTemplate
+    replay_dead_letter: Callable[[str, str], bool]
+    """Of an archive, by name; in the writer thread.  See `Consumer.replay_dead_letter`."""
     max_tenant_bytes: int = 0
     """From this size of its store on a tenant's own writes are refused; 0 never."""
 

@@ -49,6 +49,10 @@ class Metrics:
         self.poison = self._counter(
             "shepherd_memory_poison_frames", "Frames that could not be applied and were skipped."
         )
+        self.dead_letters = self._counter(
+            "shepherd_memory_dead_letters",
+            "Completed requests that could not be applied and are kept.",
+        )
         self.store_failures = self._counter(
             "shepherd_memory_store_failures",
             "Times a batch could not be committed because a store could not be used.",

@@ -21,9 +21,10 @@ from shepherd_events.events import Attribution, Frame, Notice, StreamId, TurnCom
 from shepherd_events.stream_cursor import Position
 from shepherd_events.transcript import Message
 from shepherd_memory.archive.protocol import Archives, ArchiveWriter
-from shepherd_memory.archive.records import StoredTurn, TurnState
-from shepherd_memory.block_index import BlockIndex
+from shepherd_memory.archive.records import DeadLetter, StoredTurn, TurnState
+from shepherd_memory.block_index import BlockIndex, Chain
 from shepherd_memory.clocks import Clocks
+from shepherd_memory.dead_letters import NO_BLOCKS, frame_of, is_whole, letter_of, reason_of
 from shepherd_memory.eviction import EvictionWatch, Placement, TurnKey, is_evicted
 from shepherd_memory.grace import GracePeriod, SessionKey
 from shepherd_memory.metrics import Metrics
@@ -159,11 +160,39 @@ class TurnRecorder:
             self._metrics.turns_withheld.inc()
             return None
         chain = self._index.chain(body.last_block_hash)
-        messages = self._transcripts[frame.stream].read(chain.token_ids + body.tail_token_ids)
-        turns = split_turns(messages, chain)
-        complete = chain.complete and len(chain.block_hashes) == body.num_full_blocks
+        complete = is_whole(body, chain)
         if not complete:
             self._metrics.turns_incomplete.inc()
+        return self._conversation(
+            frame, body, chain, chain.token_ids + body.tail_token_ids, complete
+        )
+
+    def read_letter(self, letter: DeadLetter) -> Conversation | None:
+        """As `read`, for a request that could not be applied before.
+
+        Raises:
+            Exception: whatever the codec and the transcript make of it.
+        """
+        frame, body = frame_of(letter)
+        chain = self._index.chain(body.last_block_hash)
+        complete = body.last_block_hash is not None or not body.num_full_blocks
+        placed = chain if is_whole(body, chain) else NO_BLOCKS
+        return self._conversation(frame, body, placed, body.tail_token_ids, complete)
+
+    def bury(self, batch: Batch, frame: Frame, body: TurnCompleted, error: Exception) -> None:
+        """Keep a request that cannot be applied as a dead letter of its tenant."""
+        if not body.origin.session_id:
+            return
+        chain = self._index.chain(body.last_block_hash)
+        letter = letter_of(frame, body, chain, reason_of(error), self._clocks.unix_ns())
+        batch.writer(body.origin.tenant or LOCAL_TENANT).put_dead_letter(letter)
+        self._metrics.dead_letters.inc()
+
+    def _conversation(
+        self, frame: Frame, body: TurnCompleted, chain: Chain, tokens: array[int], complete: bool
+    ) -> Conversation | None:
+        messages = self._transcripts[frame.stream].read(tokens)
+        turns = split_turns(messages, chain)
         if not turns:
             return None
         return Conversation(

@@ -94,6 +94,7 @@ async def serve(
             metrics=metrics,
             clocks=clocks,
             template=config.template(),
+            replay_dead_letter=consumer.replay_dead_letter,
             max_tenant_bytes=config.tenant_max_mb << 20,
         )
 

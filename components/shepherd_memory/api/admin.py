@@ -21,7 +21,7 @@ from shepherd_memory.api.access import Gate, Operator
 from shepherd_memory.api.app import Status, bare_app, status_routes
 from shepherd_memory.api.models import AfterName, Limit, StatsModel
 from shepherd_memory.api.problems import problem_responses
-from shepherd_memory.errors import InvalidParameterError, UnknownItemError
+from shepherd_memory.errors import ConflictError, InvalidParameterError, UnknownItemError
 
 router = APIRouter(prefix="/admin/v1", tags=["admin"], responses=problem_responses(404))
 
@@ -184,6 +184,19 @@ async def drop_dead_letter(
 ) -> None:
     """Forget a dead letter for good."""
     await _administration(request).drop_dead_letter(archive, name)
+
+
+@router.post(
+    "/archives/{archive}/dead-letters/replay",
+    status_code=204,
+    responses=problem_responses(404, 409),
+)
+async def replay_dead_letter(
+    _: Operator, request: Request, archive: ArchiveName, name: LetterName
+) -> None:
+    """Apply what could not be applied before; 409 where it still cannot be."""
+    if not await _administration(request).replay_dead_letter(archive, name):
+        raise ConflictError("name", f"{name!r} still cannot be applied; its reason is listed")
 
 
 @router.post("/backups", status_code=201, responses=problem_responses(404, 409))
