@@ -23,9 +23,8 @@ class Report:
     """Times that what a reader held was held against what its publisher knew."""
     faults: Counter[int] = field(default_factory=Counter)
     """By row of the fault table."""
-    events: int = 0
-    readers: Counter[str] = field(default_factory=Counter)
-    """Gaps, replays, snapshots, ... of all readers at the end of each round."""
+    totals: dict[tuple[int, str], dict[str, int]] = field(default_factory=dict)
+    """By process and stream, the last that its counters said."""
     converged_s: list[float] = field(default_factory=list)
     """From the end of a round's faults until everybody held everything."""
     failures: list[str] = field(default_factory=list)
@@ -49,6 +48,13 @@ class Report:
                 found.append(f"not flat: {name} grew from {first} to {last}")
         return found
 
+    def counted(self) -> Counter[str]:
+        """What publishers and readers counted, of those that lived to the end of a round."""
+        totals: Counter[str] = Counter()
+        for counters in self.totals.values():
+            totals.update(counters)
+        return totals
+
     def save(self, path: Path) -> None:
         """As JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -62,9 +68,8 @@ class Report:
             "seconds": round(self.seconds, 1),
             "rounds": self.rounds,
             "faults_by_row": {str(row): self.faults[row] for row in sorted(self.faults)},
-            "events": self.events,
             "samples": self.samples,
-            "readers": dict(self.readers),
+            "counters": dict(self.counted()),
             "converged_median_s": round(statistics.median(converged), 2),
             "converged_max_s": round(max(converged), 2),
             "resources": {

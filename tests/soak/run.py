@@ -103,11 +103,15 @@ class Soak:
         for name in READERS:
             samples = self._samples_of(name, truths, began + CONVERGE_S)
             for sample in samples:
-                report.readers.update(sample["counters"])
+                pid = scene.processes[name].process.pid
+                report.totals[pid, sample["stream"]] = sample["counters"]
                 if not has_converged(sample, truths[sample["stream"]]):
                     self._fail(f"{name}: no convergence: {sample} of {truths[sample['stream']]}")
         report.converged_s.append(time.monotonic() - began)
-        report.events += sum(truth["counters"]["events"] for truth in truths.values())
+        for stream, truth in truths.items():
+            pid = scene.processes[_publisher_of(stream)[0]].process.pid
+            names = ("events", "frames", "tombstones", "dropped_events", "send_failures")
+            report.totals[pid, stream] = {name: truth["counters"][name] for name in names}
         for name, process in scene.processes.items():
             counts = {} if name == "wires" else process.ask({"do": "health"})
             counts |= {"rss": process.rss_bytes(), "fds": process.num_fds()}
