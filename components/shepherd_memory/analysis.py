@@ -30,7 +30,8 @@ _MAX_TERM_CHARS = 64
 _EARLIEST_DATE_NS = 946_684_800 * 10**9
 """The year 2000: an earlier time is a counter or nothing, not a date."""
 
-_TOKEN = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)?")
+_WORD = re.compile(r"(?<![^\W_]['\u2019])[^\W_]+")
+"""What follows an apostrophe within a word tells nothing: Caroline's, don't."""
 _ACCENTS = re.compile(r"[\u0300-\u036f]+")
 _UNSPACED = re.compile(r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+")
 _STOP_WORDS = frozenset(
@@ -48,12 +49,12 @@ _stemmer_lock = Lock()
 
 def terms_of(text: str) -> list[str]:
     """The terms of a text in order, repetitions included."""
-    return [term for word in _words(text) for term in _terms_of_word(word)]
+    return [term for word in words_of(text) for term in _terms_of_word(word)]
 
 
 def query_terms(query: str) -> list[str]:
     """The terms to look up, each once, in order."""
-    words = _words(query)
+    words = words_of(query)
     telling = [word for word in words if word not in _STOP_WORDS]
     terms = (term for word in telling or words for term in _terms_of_word(word))
     return list(dict.fromkeys(terms))[:MAX_QUERY_TERMS]
@@ -73,22 +74,14 @@ def day_in_words(unix_ns: int) -> str:
     return f"{day:%A} {day.day} {day:%B} {day.year}"
 
 
-def is_stop_word(word: str) -> bool:
-    """Whether a case-folded word tells nothing by itself."""
-    return word in _STOP_WORDS
-
-
-def _words(text: str) -> list[str]:
-    decomposed = unicodedata.normalize("NFKD", text).casefold()
-    composed = unicodedata.normalize("NFC", _ACCENTS.sub("", decomposed))
-    return [_without_possessive(word) for word in _TOKEN.findall(composed)]
-
-
-def _without_possessive(word: str) -> str:
-    """`caroline's` is caroline, and the rest of `don't` tells nothing."""
-    for apostrophe in "'\u2019":
-        word = word.partition(apostrophe)[0]
-    return word
+def words_of(text: str) -> list[str]:
+    """The words of a text as they are compared before stemming."""
+    if text.isascii():
+        folded = text.lower()
+    else:
+        decomposed = unicodedata.normalize("NFKD", text).casefold()
+        folded = unicodedata.normalize("NFC", _ACCENTS.sub("", decomposed))
+    return _WORD.findall(folded)
 
 
 @lru_cache(maxsize=65536)

@@ -6,6 +6,8 @@
     |-- TooManyRequestsError     HTTP 429: the tenant's rate or quota; says when to come back
     |-- UnknownItemError         HTTP 404: no such session or notice in the caller's tenant
     |-- StoreUnavailableError    a store cannot be used just now: nothing is lost, try again
+    |-- ModelUnavailableError    an embedder or reranker cannot answer: done without, tried again
+    |-- UnusableModelError       an option names a model that cannot be loaded: exit code 3
     |-- NoTenantError            an empty tenant: never means all of them
     |-- DataDirectoryInUseError  another process serves it: this one must not start
     `-- SchemaVersionError       a file written by a later version: the process must not start
@@ -52,6 +54,24 @@ class StoreUnavailableError(MemoryServiceError):
         self.store = store
         self.reason = reason
         super().__init__(f"store {store} cannot be used: {reason}")
+
+
+class ModelUnavailableError(MemoryServiceError):
+    """A model that cannot answer just now; searches go on without it."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        self.model = model
+        self.reason = reason
+        super().__init__(f"{model} cannot answer: {reason}")
+
+
+class UnusableModelError(MemoryServiceError):
+    """A model that was named and cannot be used."""
+
+    def __init__(self, named: str, expected: str) -> None:
+        self.named = named
+        self.expected = expected
+        super().__init__(f"the model {named!r} cannot be used: {expected}")
 
 
 class NoTenantError(MemoryServiceError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from archive_samples import a_notice, a_turn, keep
 from shepherd_events.events import StreamId
 from shepherd_events.stream_cursor import Position
 from shepherd_memory.archive.protocol import Archives
-from shepherd_memory.archive.records import NoticeState, TurnState
+from shepherd_memory.archive.records import NoticeState, StoredTurn, TurnState
 from shepherd_memory.eviction import Placement
 from shepherd_memory.search import search
 
@@ -21,6 +22,11 @@ def asked(
 ) -> list[str]:
     hits = search(archives.of(tenant), query, 10, session)
     return [hit.turn.question for hit in hits]
+
+
+def strangers(*turns: StoredTurn) -> list[StoredTurn]:
+    """The turns, each in a conversation of its own, where no neighbour speaks for it."""
+    return [replace(turn, session=f"s{number}") for number, turn in enumerate(turns)]
 
 
 def test_a_turn_comes_back_word_for_word(open_archives: Callable[[], Archives]) -> None:
@@ -187,10 +193,12 @@ def test_words_are_found_by_their_stem_without_accents_and_in_any_order(
 def test_the_better_match_comes_first_and_age_only_breaks_ties(archives: Archives) -> None:
     keep(
         archives,
-        a_turn(1, "whales and whales"),
-        a_turn(2, "whales and sharks"),
-        a_turn(3, "whales and sharks"),
-        a_turn(4, "nothing of it"),
+        *strangers(
+            a_turn(1, "whales and whales"),
+            a_turn(2, "whales and sharks"),
+            a_turn(3, "whales and sharks"),
+            a_turn(4, "nothing of it"),
+        ),
         archived=True,
     )
 
@@ -202,9 +210,17 @@ def test_the_better_match_comes_first_and_age_only_breaks_ties(archives: Archive
 
 
 def test_an_old_turn_that_fits_equally_never_overtakes_a_new_one(archives: Archives) -> None:
-    keep(archives, *(a_turn(n, "same words", started=n) for n in (3, 1, 2)), archived=True)
+    turns = [a_turn(n, "same words", started=n) for n in (3, 1, 2)]
+    keep(archives, *strangers(*turns), archived=True)
 
     assert [hit.turn.ordinal for hit in search(archives.of("t"), "words", 9)] == [3, 2, 1]
+
+
+def test_a_turn_beside_one_that_fits_is_found_behind_it(archives: Archives) -> None:
+    keep(archives, a_turn(1, "whale"), a_turn(2, "yes"), a_turn(9, "far"), archived=True)
+    keep(archives, a_turn(2, "elsewhere", session="o"), archived=True)
+
+    assert asked(archives, "whale") == ["whale", "yes", "far"]
 
 
 def test_a_search_can_be_narrowed_to_a_session(archives: Archives) -> None:
@@ -248,7 +264,8 @@ def test_nothing_asked_is_nothing_found(archives: Archives) -> None:
 
 
 def test_stop_words_alone_are_still_looked_up(archives: Archives) -> None:
-    keep(archives, a_turn(1, "to be or not to be"), a_turn(2, "something else"), archived=True)
+    turns = [a_turn(1, "to be or not to be"), a_turn(2, "something else")]
+    keep(archives, *strangers(*turns), archived=True)
 
     assert asked(archives, "to be or not to be?") == ["to be or not to be"]
 
@@ -260,7 +277,8 @@ def test_tenants_never_see_one_another(archives: Archives, other: str) -> None:
 
     keep(archives, a_turn(1, "whale", tenant=other), tenant=other, archived=True)
     for number in range(2, 12):
-        keep(archives, a_turn(number, "shark", tenant=other), tenant=other, archived=True)
+        shark = a_turn(number, "shark", tenant=other, session="o")
+        keep(archives, shark, tenant=other, archived=True)
 
     assert search(archives.of("t"), "whale", 1)[0].score == before
     assert asked(archives, "shark") == []

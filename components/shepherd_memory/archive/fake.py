@@ -172,15 +172,15 @@ class FakeArchive:
 
     def vectors(self, model: str, *, after: int) -> Iterator[StoredVectors]:
         """See `SearchReader.vectors`."""
-        rows = sorted(self._tables.vectors.items())
-        return iter([StoredVectors(d, v) for d, (m, v) in rows if d > after and m == model])
+        rows = self._tables.vectors.values()
+        return iter([row for named, row in rows if named == model and row.number > after])
 
     def without_vectors(self, model: str, *, limit: int) -> list[tuple[int, StoredTurn]]:
         """See `SearchReader.without_vectors`."""
         tables = self._tables
-        lacking = [doc for doc in tables.docs if tables.vectors.get(doc, ("",))[0] != model]
-        latest = sorted(lacking, reverse=True)[:limit]
-        return [(doc, tables.turns[tables.docs[doc]]) for doc in latest]
+        having = {doc for doc, (named, _) in tables.vectors.items() if named == model}
+        lacking = [doc for doc in tables.docs if doc not in having][:limit]
+        return [(doc, tables.turns[tables.docs[doc]]) for doc in lacking]
 
     def erase_session(self, session: str, now_unix_ns: int) -> Erased:
         """See `Upkeep.erase_session`."""

@@ -42,9 +42,9 @@ class Tables:
     dead_letters: dict[str, DeadLetter] = field(default_factory=dict)
     positions: dict[str, Position] = field(default_factory=dict)
     tombstones: dict[tuple[TombstoneScope, str], Tombstone] = field(default_factory=dict)
-    vectors: dict[int, tuple[str, bytes]] = field(default_factory=dict)
+    vectors: dict[int, tuple[str, StoredVectors]] = field(default_factory=dict)
     numbers: Counter[str] = field(default_factory=Counter)
-    """The last document, notice and generation."""
+    """The last document, notice, vectors and generation."""
 
     def copy(self) -> Tables:
         """Another with the same rows."""
@@ -228,7 +228,10 @@ class FakeWriter:
         """See `VectorWriter.put_vectors`."""
         for each in vectors:
             if each.doc in self._tables.docs:
-                self._tables.vectors[each.doc] = (model, each.vectors)
+                self._tables.vectors.pop(each.doc, None)
+                self._tables.numbers["vectors"] += 1
+                row = replace(each, number=self._tables.numbers["vectors"])
+                self._tables.vectors[each.doc] = (model, row)
 
     def _live(self, archive_id: str) -> StoredTurn | None:
         turn = self._tables.turns.get(archive_id)

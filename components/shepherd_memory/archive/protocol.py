@@ -240,11 +240,11 @@ class SearchReader(Protocol):
         ...
 
     def vectors(self, model: str, *, after: int) -> Iterator[StoredVectors]:
-        """The vectors of a model by document, those behind `after`."""
+        """The vectors of a model in the order of writing, those behind `after`."""
         ...
 
     def without_vectors(self, model: str, *, limit: int) -> list[tuple[int, StoredTurn]]:
-        """Documents that lack this model's vectors, latest first."""
+        """Documents that lack this model's vectors, oldest first."""
         ...
 
 

@@ -200,3 +200,5 @@ class StoredVectors:
     doc: int
     vectors: bytes = field(repr=False)
     """float32 in the machine's order, `[n, dimensions]`."""
+    number: int = field(default=0, compare=False)
+    """Ascending in the order of writing, which the store says; what `after` compares with."""

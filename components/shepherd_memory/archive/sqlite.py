@@ -205,7 +205,8 @@ class SqliteArchive:
 
     def vectors(self, model: str, *, after: int) -> Iterator[StoredVectors]:
         """See `SearchReader.vectors`."""
-        statement = "SELECT doc, vectors FROM vectors WHERE doc > ? AND model = ? ORDER BY doc"
+        statement = """SELECT doc, vectors, number FROM vectors
+            WHERE number > ? AND model = ? ORDER BY number"""
         with self._file.reading() as connection:
             for row in connection.execute(statement, (after, model)):
                 yield StoredVectors(*row)
@@ -215,7 +216,7 @@ class SqliteArchive:
         statement = f"""SELECT documents.doc AS doc, {TURN_COLUMNS}
             FROM documents JOIN turns ON turns.row = documents.turn
             LEFT JOIN vectors ON vectors.doc = documents.doc AND vectors.model = :model
-            WHERE vectors.doc IS NULL ORDER BY documents.doc DESC LIMIT :limit"""  # noqa: S608  constants only
+            WHERE vectors.doc IS NULL ORDER BY documents.doc LIMIT :limit"""  # noqa: S608  constants only
         rows = self._rows(statement, {"model": model, "limit": limit})
         return [(row["doc"], turn_of(row)) for row in rows]
 

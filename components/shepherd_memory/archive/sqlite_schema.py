@@ -65,7 +65,8 @@ CREATE VIRTUAL TABLE fts USING fts5 (
 CREATE VIRTUAL TABLE term_counts USING fts5vocab (fts, 'row');
 CREATE VIRTUAL TABLE term_places USING fts5vocab (fts, 'instance');
 CREATE TABLE vectors (
-    doc INTEGER PRIMARY KEY,
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    doc INTEGER NOT NULL UNIQUE,
     model TEXT NOT NULL,
     vectors BLOB NOT NULL
 );

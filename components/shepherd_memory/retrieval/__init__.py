@@ -1,0 +1,1 @@
+"""Ranking archived turns: pure computation over what any store has counted."""

@@ -1,0 +1,127 @@
+"""How well words fit: BM25 over a turn and, at less weight, the turns around it.
+
+In a conversation the question stands in one turn and the answer in the next.
+So a term that stands in a neighbour counts as standing here, at .4 of its
+weight, and two turns away at .3; each term saturates over this window, so that
+a turn whose surroundings hold all of the question beats one that repeats a
+single word.
+
+    turn i-2   i-1    i    i+1   i+2
+       .3      .4     1     .4    .3
+
+Source: BM25 by Robertson and Zaragoza, "The Probabilistic Relevance Framework";
+k1 and b as Anserini has them for short texts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from shepherd_memory.archive.records import Posting
+from shepherd_memory.retrieval.corpus import Corpus, Integers
+
+Floats = npt.NDArray[np.float64]
+
+K1 = 0.9
+B = 0.4
+NEIGHBOUR_WEIGHTS = (0.4, 0.3)
+"""Of the turns one and two places away."""
+MAX_POSTINGS = 100_000
+"""Of one question; commoner terms are left out, unless they are all there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """The places where something of a question stands, or beside which; ascending."""
+
+    places: Integers
+    scores: Floats
+    coverage: Floats
+    """Which share of the question's information stands there, from 0 to 1."""
+
+
+def telling_terms(terms: Sequence[str], frequencies: Mapping[str, int]) -> list[str]:
+    """The terms worth looking up, rarest first."""
+    chosen: list[str] = []
+    budget = MAX_POSTINGS
+    for term in sorted(
+        (term for term in terms if term in frequencies), key=frequencies.__getitem__
+    ):
+        budget -= frequencies[term]
+        if chosen and budget < 0:
+            break
+        chosen.append(term)
+    return chosen
+
+
+def match(
+    corpus: Corpus,
+    terms: Sequence[str],
+    frequencies: Mapping[str, int],
+    postings: Iterable[Posting],
+) -> Matches:
+    """Score every place around which a term stands."""
+    by_term = _by_term(corpus, postings)
+    touched = np.concatenate([places for places, _ in by_term.values()] or [np.empty(0, np.int64)])
+    places = _with_neighbours(np.unique(touched), len(corpus))
+    scores, coverage = np.zeros(len(places)), np.zeros(len(places))
+    total = 0.0
+    for term in terms:
+        frequency = frequencies.get(term, 0)
+        weight = math.log1p((len(corpus) - frequency + 0.5) / (frequency + 0.5))
+        total += weight
+        if term in by_term:
+            here = np.zeros(len(places))
+            at, occurrences = by_term[term]
+            here[np.searchsorted(places, at)] = occurrences
+            around = _around(corpus, places, here)
+            scores += weight * (K1 + 1) * around / (around + K1)
+            coverage += weight * np.minimum(around, 1.0)
+    return Matches(places, scores, coverage / total if total else coverage)
+
+
+def _by_term(corpus: Corpus, postings: Iterable[Posting]) -> dict[str, tuple[Integers, Floats]]:
+    """Places and occurrences per unit of length, by term; what the corpus does not know is left out."""
+    rows: dict[str, tuple[list[int], list[int]]] = {}
+    for term, doc, occurrences in postings:
+        docs, counts = rows.setdefault(term, ([], []))
+        docs.append(doc)
+        counts.append(occurrences)
+    found = {}
+    mean = corpus.mean_terms
+    for term, (docs, counts) in rows.items():
+        numbers = np.array(docs, dtype=np.int64)
+        places = np.where(
+            numbers < len(corpus.places), corpus.places[np.minimum(numbers, corpus.last_doc)], -1
+        )
+        known = places >= 0
+        lengths = 1 - B + B * corpus.num_terms[places[known]] / mean
+        found[term] = places[known], np.array(counts, dtype=np.float64)[known] / lengths
+    return found
+
+
+def _with_neighbours(places: Integers, size: int) -> Integers:
+    reach = len(NEIGHBOUR_WEIGHTS)
+    steps = np.arange(-reach, reach + 1)
+    around = np.unique((places[:, None] + steps).ravel())
+    return around[(around >= 0) & (around < size)]
+
+
+def _around(corpus: Corpus, places: Integers, here: Floats) -> Floats:
+    """What stands in each place's window, by weight.
+
+    Wherever something stands, the places around it are in `places` as well: those a step away
+    are neighbours in the array.
+    """
+    total = here.copy()
+    for step, weight in enumerate(NEIGHBOUR_WEIGHTS, start=1):
+        first, second = places[:-step], places[step:]
+        beside = (second - first == step) & corpus.are_neighbours(first, second)
+        total[step:] += weight * here[:-step] * beside
+        total[:-step] += weight * here[step:] * beside
+    return total
