@@ -2,14 +2,15 @@
 
 Polls the local view that Dynamo keeps of each `kv_stream` endpoint: a worker
 that was killed leaves it when its lease ends, about ten seconds later with the
-file backend.  The only file outside the worker that imports dynamo.
+file backend.  Each newcomer is asked by itself, so that one which is frozen keeps
+nobody else from joining.  The only file outside the worker that imports dynamo.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any
 
 from dynamo.runtime import Client, DistributedRuntime
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 
 ASSETS_TIMEOUT_S = 30.0
 DESCRIPTOR_TIMEOUT_S = 5.0
+
+_Key = tuple[int, int]
+"""Which of the endpoints, and which instance of it."""
 
 
 def configure_logging() -> None:
@@ -73,25 +77,46 @@ class DynamoDirectory:
 
     async def watch(self) -> AsyncIterator[DirectoryEvent]:
         """See `StreamDirectory.watch`."""
-        known: dict[tuple[int, int], list[StreamDescriptor]] = {}
-        while True:
-            present = {
-                (index, instance)
-                for index, client in enumerate(self._clients)
-                for instance in client.instance_ids()
-            }
-            for key in known.keys() - present:
-                for stream in [each.address.stream for each in known.pop(key)]:
-                    if self._where.get(stream) == self._place(key):  # no successor has taken over
-                        del self._where[stream]
-                        yield StreamLeft(stream)
-            for key in sorted(present - known.keys()):
-                descriptors = await self._describe(key)
-                if descriptors:
-                    known[key] = descriptors
-                for descriptor in descriptors:
-                    yield StreamJoined(descriptor)
-            await asyncio.sleep(self._poll_s)
+        known: dict[_Key, list[StreamDescriptor]] = {}
+        asked: dict[_Key, asyncio.Task[list[StreamDescriptor]]] = {}
+        try:
+            while True:
+                present = self._present()
+                for key in known.keys() - present:
+                    for left in self._left(key, known.pop(key)):
+                        yield left
+                for key in sorted(present - known.keys() - asked.keys()):
+                    asked[key] = asyncio.create_task(self._describe(key))
+                for key in [key for key, task in asked.items() if task.done()]:
+                    descriptors = asked.pop(key).result()
+                    if descriptors and key in present:
+                        known[key] = descriptors
+                        for joined in self._joined(key, descriptors):
+                            yield joined
+                await asyncio.sleep(self._poll_s)
+        finally:
+            for task in asked.values():
+                task.cancel()
+
+    def _present(self) -> set[_Key]:
+        """The instances that exist now."""
+        return {
+            (index, instance)
+            for index, client in enumerate(self._clients)
+            for instance in client.instance_ids()
+        }
+
+    def _joined(self, key: _Key, descriptors: Sequence[StreamDescriptor]) -> Iterator[StreamJoined]:
+        for descriptor in descriptors:
+            self._where[descriptor.address.stream] = self._place(key)
+            yield StreamJoined(descriptor)
+
+    def _left(self, key: _Key, descriptors: Sequence[StreamDescriptor]) -> Iterator[StreamLeft]:
+        for descriptor in descriptors:
+            stream = descriptor.address.stream
+            if self._where.get(stream) == self._place(key):  # no successor has taken over
+                del self._where[stream]
+                yield StreamLeft(stream)
 
     async def tokenizer_assets(self, stream: StreamId) -> TokenizerAssets:
         """See `StreamDirectory.tokenizer_assets`."""
@@ -101,22 +126,19 @@ class DynamoDirectory:
         (answer, *_) = await _ask(client, instance, {"want": "tokenizer"}, ASSETS_TIMEOUT_S)
         return TokenizerAssets.from_json(answer)
 
-    def _place(self, key: tuple[int, int]) -> tuple[Client, int]:
+    def _place(self, key: _Key) -> tuple[Client, int]:
         index, instance = key
         return self._clients[index], instance
 
-    async def _describe(self, key: tuple[int, int]) -> list[StreamDescriptor]:
+    async def _describe(self, key: _Key) -> list[StreamDescriptor]:
         """The streams of one instance, one per rank; none where it does not answer yet, or has none."""
         client, instance = self._place(key)
         try:
             answers = await _ask(client, instance, {"want": "descriptor"}, DESCRIPTOR_TIMEOUT_S)
-            descriptors = [StreamDescriptor.from_json(answer) for answer in answers]
+            return [StreamDescriptor.from_json(answer) for answer in answers]
         except (ConnectionError, ValueError) as error:
             log.info("instance %x did not describe its stream: %s", instance, error)
             return []
-        for descriptor in descriptors:
-            self._where[descriptor.address.stream] = (client, instance)
-        return descriptors
 
     def close(self) -> None:
         """Leave Dynamo."""
