@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import AsyncExitStack
 
 from prometheus_client import CollectorRegistry, start_http_server
 
@@ -16,6 +17,7 @@ from shepherd_cli.kv.record import url_of
 from shepherd_cli.kv.terminal import UNUSABLE_FILE, USAGE, CommandError, say, write
 from shepherd_config import OptionError, Resolved
 from shepherd_events.block_hash import HASH_ALGO, root_hash
+from shepherd_events.discovery import StreamDescriptor
 from shepherd_events.errors import TransportError
 from shepherd_events.events import StreamId, StreamInfo, Tier
 from shepherd_events.foreign.bridge import Bridge, BridgePatience
@@ -64,8 +66,9 @@ async def _run(resolved: Resolved[BridgeOptions]) -> None:
             harmless=frozenset(options.harmless_events),
             patience=BridgePatience(probe_s=options.probe_s, gone_after_s=options.gone_after_s),
         )
-        with ExitStack() as cleanup:
+        async with AsyncExitStack() as cleanup:
             _serve_metrics(options, bridge, streams, cleanup)
+            _register(options, streams, cleanup)
             telling = asyncio.create_task(streams.tell())
             cleanup.callback(telling.cancel)
             await bridge.run()
@@ -80,6 +83,8 @@ class BridgeStreams:
     def __init__(self, options: BridgeOptions) -> None:
         self._options = options
         self._publishers: dict[int, KvEventPublisher] = {}
+        self.descriptors: list[StreamDescriptor] = []
+        """Of the streams that there are, in the order in which they began."""
         self._urls: asyncio.Queue[str] = asyncio.Queue()
 
     def open(self, rank: int, block_size: int) -> KvEventPublisher:
@@ -106,6 +111,9 @@ class BridgeStreams:
         )
         publisher.start()
         self._publishers[rank] = publisher
+        self.descriptors.append(
+            StreamDescriptor(publisher.address, "bridge", options.model, block_size)
+        )
         self._urls.put_nowait(url_of(publisher.address))
         return publisher
 
@@ -124,8 +132,18 @@ class BridgeStreams:
             publisher.close("the bridge was shut down")
 
 
+def _register(options: BridgeOptions, streams: BridgeStreams, cleanup: AsyncExitStack) -> None:
+    if not options.register:
+        return
+    os.environ.setdefault("DYN_LOG", "error")  # it warns of its own end, which is ordinary here
+    from shepherd_cli.kv.bridge_discovery import BridgePresence  # noqa: PLC0415 - imports dynamo
+
+    presence = BridgePresence(options, streams.descriptors)
+    cleanup.push_async_callback(presence.close)
+
+
 def _serve_metrics(
-    options: BridgeOptions, bridge: Bridge, streams: BridgeStreams, cleanup: ExitStack
+    options: BridgeOptions, bridge: Bridge, streams: BridgeStreams, cleanup: AsyncExitStack
 ) -> None:
     if options.metrics_port is None:
         return

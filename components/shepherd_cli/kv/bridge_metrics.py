@@ -56,6 +56,11 @@ class BridgeCollector(Collector):
         for name, text in _SOURCE.items():
             value = getattr(self._bridge.counts, name)
             yield CounterMetricFamily(f"shepherd_bridge_source_{name}", text, value=value)
+        yield CounterMetricFamily(
+            "shepherd_bridge_source_foreign_messages",
+            "Messages that are not topic, number and payload.",
+            value=self._bridge.num_foreign,
+        )
         for name, text in _BLOCKS.items():
             blocks = CounterMetricFamily(f"shepherd_bridge_blocks_{name}", text, labels=["rank"])
             for rank, counts in sorted(self._bridge.translations.items()):

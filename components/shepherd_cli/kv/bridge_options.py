@@ -74,6 +74,31 @@ class BridgeOptions(StreamOptions):
         aliases=("--publish",),
         group="events",
     )
+    register: str = option(
+        "NAMESPACE.COMPONENT under which Dynamo's discovery shows the streams, as a worker's; empty does not. "
+        "Needs --block-size and --tokenizer.",
+        default="",
+        group="discovery",
+    )
+    tokenizer: str = option(
+        "Directory of the model's tokenizer, which readers of a registered stream ask for.",
+        default="",
+        group="discovery",
+    )
+    host: str = option(
+        "Address of this machine by which readers that found it ask.",
+        default="127.0.0.1",
+        group="discovery",
+    )
+    discovery_backend: Literal["etcd", "file", "mem", "kubernetes"] = option(
+        "Where it is registered.",
+        default="file",
+        env=("DYN_DISCOVERY_BACKEND",),
+        group="discovery",
+    )
+    request_plane: Literal["tcp", "nats"] = option(
+        "How readers ask it.", default="tcp", env=("DYN_REQUEST_PLANE",), group="discovery"
+    )
     metrics_port: int | None = option(
         "Loopback port of the metrics; 0 takes a free one.",
         default=None,
@@ -111,8 +136,19 @@ def load_options(
         raise OptionError("--publish", options.kv_events_endpoint, expected)
     options = replace(options, kv_events="zmq" if scheme == "tcp" else "nats")
     _check_source(options)
+    _check_registration(options)
     options.check_stream()
     return replace(resolved, config=options)
+
+
+def _check_registration(options: BridgeOptions) -> None:
+    if not options.register:
+        return
+    if options.register.count(".") != 1:
+        raise OptionError("--register", options.register, "NAMESPACE.COMPONENT")
+    for flag, value in (("--block-size", options.block_size), ("--tokenizer", options.tokenizer)):
+        if not value:
+            raise OptionError(flag, value, "a value with --register: readers ask at once")
 
 
 def _check_source(options: BridgeOptions) -> None:

@@ -159,6 +159,11 @@ class Bridge:
         return self._was_connected and self._gone_at is None
 
     @property
+    def num_foreign(self) -> int:
+        """Messages that have not the parts of a numbered one."""
+        return self._source.num_foreign
+
+    @property
     def translations(self) -> dict[int, TranslatorCounts]:
         """What became of each rank's events."""
         return {rank: each.translator.counts for rank, each in self._ranks.items()}
