@@ -5,6 +5,8 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -12,7 +14,13 @@ import pytest
 import zmq
 
 from shepherd_events.errors import TransportError
-from shepherd_events.events import BlocksCleared, BlocksRemoved, BlocksStored, Tier
+from shepherd_events.events import (
+    BlocksCleared,
+    BlocksRemoved,
+    BlocksStored,
+    CacheContext,
+    Tier,
+)
 from shepherd_events.foreign.msgpack_endpoint import MsgpackEndpoint
 from shepherd_events.foreign.msgpack_publisher import END_OF_REPLAY, MsgpackPublisher
 from stream_readers import removed, stored, turn, wait_until
@@ -60,8 +68,10 @@ def test_a_message_has_a_topic_a_number_and_a_batch() -> None:
     with published() as publisher, socket(zmq.SUB, publisher.live) as live:
         live.subscribe(b"kv")
         seqs, batches = [], []
-        while len(batches) < 3:
-            publisher.publish([stored(len(batches) + 1)])
+        for name in count(1):
+            if len(batches) == 3:
+                break
+            publisher.publish([stored(name)])
             if live.poll(20):
                 topic, seq, payload = live.recv_multipart()
                 assert topic == b"kv"
@@ -132,6 +142,33 @@ def test_a_cleared_tier_is_told_as_the_removal_of_its_blocks() -> None:
         ("BlockRemoved", [2]),
         ("AllBlocksCleared", None),
     ]
+
+
+def test_no_block_is_told_twice_since_readers_count() -> None:
+    with published() as publisher, socket(zmq.DEALER, publisher.replay) as asked:
+        publisher.publish([stored(1, 2), stored(1, 2, 3), removed(2, 2, 9), stored(2)])
+        publisher.publish([BlocksCleared(), stored(1)])
+        wait_until(lambda: publisher.counters.events == 6)
+        told = [each for _, batch in replayed(asked, 0) for each in kinds(batch)]
+
+    assert told == [
+        ("BlockStored", [1, 2]),
+        ("BlockStored", [3]),
+        ("BlockRemoved", [2]),
+        ("BlockStored", [2]),
+        ("AllBlocksCleared", None),
+        ("BlockStored", [1]),
+    ]
+
+
+def test_blocks_whose_salt_is_not_known_are_withheld_and_so_is_their_removal() -> None:
+    salted = replace(stored(1), context=CacheContext(cache_salt_id=b"12345678"))
+    with published() as publisher, socket(zmq.DEALER, publisher.replay) as asked:
+        publisher.publish([salted, removed(1), stored(2)])
+        wait_until(lambda: publisher.counters.events == 1)
+
+        assert [kinds(batch) for _, batch in replayed(asked, 0)] == [[("BlockStored", [2])]]
+        assert publisher.counters.withheld_events == 1
 
 
 def test_requests_that_are_none_do_not_disturb() -> None:

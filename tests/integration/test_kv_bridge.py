@@ -164,7 +164,7 @@ async def heard(url: str, foreign: Foreign) -> None:
     """Say the same again until it was heard: a subscription cannot be seen from here."""
     holding = asyncio.create_task(held(url, OURS[:2]))
     while not holding.done():
-        foreign.process.say(blocks(0, 2))
+        foreign.process.say({}, blocks(0, 2))  # cleared first: nothing is told twice
         await asyncio.wait([holding], timeout=0.02)
     await holding
 

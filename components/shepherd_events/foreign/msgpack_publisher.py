@@ -36,12 +36,12 @@ from shepherd_events.foreign.msgpack_endpoint import MsgpackEndpoint
 from shepherd_events.foreign.msgpack_form import encode_batch
 from shepherd_events.foreign.msgpack_ring import MessageRing
 from shepherd_events.foreign.outgoing import (
-    ALL_CLEARED,
     ForeignMap,
     SaltOf,
     foreign_of,
     removals_of_tier,
 )
+from shepherd_events.foreign.told_blocks import ToldBlocks
 from shepherd_events.resident_set import ResidentSet
 
 logger = logging.getLogger(__name__)
@@ -79,6 +79,8 @@ class MsgpackPublisher:
         self._told = threading.Condition(threading.Lock())
         self._queue: deque[BlockEvent] = deque()
         self._residents = ResidentSet()
+        self._known = ToldBlocks()
+        """The sender's."""
         self._overflowed = self._closing = False
         self._ring = MessageRing(ring_messages, ring_bytes)
         self._next_seq = 0
@@ -192,11 +194,14 @@ class MsgpackPublisher:
 
     def _maps(self, events: Iterable[BlockEvent]) -> Iterable[ForeignMap]:
         for event in events:
-            told = ALL_CLEARED if event == BlocksCleared() else foreign_of(event, self._salt_of)
-            if told is not None:
-                yield told
-            elif isinstance(event, BlocksStored):
+            salt_id = event.context.cache_salt_id if isinstance(event, BlocksStored) else b""
+            if salt_id and self._salt_of(salt_id) is None:
                 self._withheld += 1
+                continue
+            for news in self._known.news(event):
+                told = foreign_of(news, self._salt_of)
+                if told is not None:
+                    yield told
 
     def _send_message(self, live: zmq.Socket[bytes], maps: list[ForeignMap]) -> None:
         payload = encode_batch(self._clock(), maps, self._dp_rank)
