@@ -89,7 +89,7 @@ class House:
             assert answer.status == status, f"{method} {path}: {answer.status} {text}"
             if status >= 400:
                 assert answer.content_type == "application/problem+json", text
-            return await answer.json(content_type=None) if "json" in answer.content_type else text
+            return await answer.json(content_type=None) if _is_document(answer) else text
 
     async def get(self, path: str, status: int = 200, **headers: str) -> Any:
         return await self.call("GET", path, status, **headers)
@@ -108,6 +108,10 @@ class House:
         while (answer := await question()) != wanted:
             assert time.monotonic() < deadline, f"{answer} is still not {wanted}"
             await asyncio.sleep(0.01)
+
+
+def _is_document(answer: aiohttp.ClientResponse) -> bool:
+    return answer.content_type in {"application/json", "application/problem+json"}
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from shepherd_cli.kv.app import app as kv_app
+from shepherd_cli.memory.app import app as memory_app
 from shepherd_cli.process import ProcessFailedError
 
 app = typer.Typer(
@@ -21,6 +22,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(kv_app, name="kv")
+app.add_typer(memory_app, name="memory")
 BuildDir = Annotated[Path, typer.Option(help="Where models, logs and reports are written.")]
 DEFAULT_BUILD_DIR = Path("build")
 

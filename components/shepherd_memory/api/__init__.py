@@ -7,5 +7,5 @@ models.py       what requests and answers look like
 problems.py     what is said of wrong requests (RFC 9457)
 conditional.py  ETags, and writes that are done once per key
 limits.py       how large, how long, for which host
-sessions.py recall.py facts.py notices.py archive.py    the routes
+sessions.py recall.py facts.py notices.py whole.py mcp_door.py    the routes
 """

@@ -19,7 +19,8 @@ from shepherd_auth.identity import Scope
 from shepherd_memory.administration import Administration
 from shepherd_memory.api.access import Gate, Operator
 from shepherd_memory.api.app import Status, bare_app, status_routes
-from shepherd_memory.api.models import AfterName, Limit, StatsModel
+from shepherd_memory.api.models import StatsModel
+from shepherd_memory.api.parameters import AfterName, Limit
 from shepherd_memory.api.problems import problem_responses
 from shepherd_memory.errors import ConflictError, InvalidParameterError, UnknownItemError
 

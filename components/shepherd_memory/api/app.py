@@ -48,7 +48,7 @@ def public_app(gate: Gate, status: Status) -> FastAPI:
 def bare_app(title: str, gate: Gate) -> FastAPI:
     """An application without routes: who may ask, how much, and how it is refused."""
     is_open = gate.authenticator.is_open
-    app = FastAPI(
+    app = _Application(
         title=title,
         version=OPENAPI_VERSION,
         summary=f"shepherd-worker {version('shepherd-worker')}",
@@ -65,6 +65,15 @@ def bare_app(title: str, gate: Gate) -> FastAPI:
     app.state.idempotency_keys = IdempotencyKeys()
     problems.install(app)
     return app
+
+
+class _Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """The document, with the schema that every refusal refers to."""
+        document = super().openapi()
+        schemas = document.setdefault("components", {}).setdefault("schemas", {})
+        schemas["Problem"] = problems.Problem.model_json_schema()
+        return document
 
 
 def status_routes(status: Status, *, detailed: bool) -> APIRouter:

@@ -21,7 +21,7 @@ from typing import Any
 
 from fastapi.routing import APIRoute
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response, StreamingResponse
 
 from shepherd_memory.api.access import gate_of
 from shepherd_memory.errors import ConflictError, InvalidParameterError
@@ -51,7 +51,7 @@ class ConditionalRoute(APIRoute):
 
 
 def _unless_known(request: Request, answer: Response) -> Response:
-    if not isinstance(answer, JSONResponse) or answer.status_code != 200:
+    if answer.status_code != 200 or isinstance(answer, StreamingResponse):
         return answer
     tag = f'"{hashlib.sha256(answer.body).hexdigest()[:32]}"'
     answer.headers["etag"] = tag

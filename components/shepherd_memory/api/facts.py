@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
 from shepherd_memory.api.access import Reader, Writer
 from shepherd_memory.api.conditional import ConditionalRoute
 from shepherd_memory.api.models import (
-    MAX_TEXT_CHARS,
-    AfterName,
+    ClearRequest,
     ErasedModel,
     FactHistory,
-    FactKey,
     FactModel,
     FactPage,
     FactValue,
-    Limit,
     MemoryPage,
     MemoryRequest,
     MemoryStored,
     Removed,
     TurnModel,
 )
+from shepherd_memory.api.parameters import AfterName, FactKey, Limit
 from shepherd_memory.api.problems import problem_responses
 
 router = APIRouter(
@@ -95,11 +91,9 @@ async def store_memory(caller: Writer, asked: MemoryRequest) -> MemoryStored:
     return MemoryStored(archive_id=archive_id)
 
 
-@router.delete("/memories", responses=problem_responses(409))
-async def clear_memory(
-    caller: Writer, question: Annotated[str, Query(min_length=1, max_length=MAX_TEXT_CHARS)]
-) -> Removed:
+@router.post("/memories/clear", responses=problem_responses(409))
+async def clear_memory(caller: Writer, asked: ClearRequest) -> Removed:
     """Remove what was stored by hand under exactly this question."""
-    removed = await caller.memory.clear_memory(question)
+    removed = await caller.memory.clear_memory(asked.question)
     caller.counted(removed)
     return Removed(removed=removed)

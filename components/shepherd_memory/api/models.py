@@ -5,12 +5,10 @@ Times are nanoseconds since 1970.  Answers grow by fields, they never lose one.
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from fastapi import Path, Query
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from shepherd_memory.archive.records import (
     ArchiveStats,
@@ -24,44 +22,9 @@ from shepherd_memory.archive.records import (
 )
 from shepherd_memory.search import SearchHit
 
-MAX_PAGE = 1000
-MAX_ID_CHARS = 256
-MAX_KEY_CHARS = 256
 MAX_TEXT_CHARS = 65_536
-MAX_INTEGER = 2**63 - 1
-_DECIMAL = re.compile(r"-?[0-9]{1,19}", re.ASCII)
-_ID_PATTERN = rf"^[\x21-\x7e]{{1,{MAX_ID_CHARS}}}$"
 _TEXT_PATTERN = r"\S"
 
-
-def _decimal(value: Any) -> Any:
-    if isinstance(value, str) and not _DECIMAL.fullmatch(value):
-        raise ValueError("expected an integer")
-    return value
-
-
-_Whole = Annotated[int, BeforeValidator(_decimal)]
-SessionId = Annotated[str, Path(pattern=_ID_PATTERN, description="The session's id.")]
-ArchiveId = Annotated[str, Path(pattern=r"^[0-9a-f]{64}$", description="The turn's archive id.")]
-NoticeId = Annotated[str, Path(pattern=_ID_PATTERN, description="The notice's id.")]
-FactKey = Annotated[
-    str, Path(min_length=1, max_length=MAX_KEY_CHARS, pattern=r"^[^\x00-\x1f\x7f]*$")
-]
-Limit = Annotated[_Whole, Query(ge=1, le=MAX_PAGE, description="Entries of a page at most.")]
-After = Annotated[
-    _Whole, Query(ge=0, le=MAX_INTEGER, description="`next` of the page before; 0 begins.")
-]
-AfterName = Annotated[
-    str, Query(max_length=MAX_KEY_CHARS, description="`next` of the page before; empty begins.")
-]
-OfSession = Annotated[str | None, Query(pattern=_ID_PATTERN, description="Only of this session.")]
-Words = Annotated[
-    str, Query(max_length=4096, pattern=_TEXT_PATTERN, description="What is looked for.")
-]
-Hits = Annotated[_Whole, Query(ge=1, le=100, description="Best answers at most.")]
-Wait = Annotated[
-    _Whole, Query(alias="timeout", ge=0, le=60, description="Seconds to wait at most.")
-]
 Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS, pattern=_TEXT_PATTERN)]
 
 
@@ -234,6 +197,12 @@ class MemoryRequest(_Request):
 
     question: Text
     answer: Text
+
+
+class ClearRequest(_Request):
+    """What is no longer to be remembered."""
+
+    question: Text
 
 
 class MemoryStored(BaseModel):

@@ -9,14 +9,13 @@ from fastapi import APIRouter, Header
 from starlette.responses import StreamingResponse
 
 from shepherd_memory.api.access import Reader, Writer
-from shepherd_memory.api.models import (
+from shepherd_memory.api.models import NoticeModel, NoticePage
+from shepherd_memory.api.parameters import (
     MAX_INTEGER,
     MAX_PAGE,
     After,
     Limit,
     NoticeId,
-    NoticeModel,
-    NoticePage,
     OfSession,
     Wait,
 )

@@ -11,14 +11,12 @@ from shepherd_memory.api.conditional import ConditionalRoute
 from shepherd_memory.api.models import (
     ContextAnswer,
     HitModel,
-    Hits,
-    OfSession,
     SearchAnswer,
     ToolAnswer,
     ToolCall,
     ToolList,
-    Words,
 )
+from shepherd_memory.api.parameters import Hits, OfSession, Words
 from shepherd_memory.api.problems import problem_responses
 from shepherd_memory.injection import context_of
 from shepherd_memory.metrics import Metrics

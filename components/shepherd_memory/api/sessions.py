@@ -6,18 +6,8 @@ from fastapi import APIRouter
 
 from shepherd_memory.api.access import Reader, Writer
 from shepherd_memory.api.conditional import ConditionalRoute
-from shepherd_memory.api.models import (
-    After,
-    AfterName,
-    ArchiveId,
-    ErasedModel,
-    Limit,
-    SessionId,
-    SessionModel,
-    SessionPage,
-    TurnModel,
-    TurnPage,
-)
+from shepherd_memory.api.models import ErasedModel, SessionModel, SessionPage, TurnModel, TurnPage
+from shepherd_memory.api.parameters import After, AfterName, ArchiveId, Limit, SessionId
 from shepherd_memory.api.problems import problem_responses
 
 router = APIRouter(
