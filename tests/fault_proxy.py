@@ -34,6 +34,12 @@ class FaultProxy:
         """What the reader says does not arrive; it still hears everything."""
         self._to_target.clear()
 
+    def abandon(self) -> None:
+        """Connections so far are never heard of again, as of a host that is gone; new ones pass."""
+        self.stall()
+        self._to_target, self._from_target = asyncio.Event(), asyncio.Event()
+        self.open_ways()
+
     def cut(self) -> None:
         """Connections are reset, and new ones too."""
         self._cut = True

@@ -12,7 +12,8 @@ a gap that the subscription repairs.
     left                 stop, after what was read of it       StreamLeft
     fails                ask again, later and later            -
 
-A worker that is frozen neither leaves nor speaks: its stream is STALE until it does.
+A worker that is frozen does not speak: its stream is STALE until it does, or until its
+lease ends and the directory says that it left.
 """
 
 from __future__ import annotations

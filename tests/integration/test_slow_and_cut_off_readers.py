@@ -17,9 +17,10 @@ import pytest
 from fault_proxy import FaultProxy
 from line_process import LineProcess
 from shepherd_events.errors import KvEventsError
-from shepherd_events.events import Frame
+from shepherd_events.events import Frame, StreamAddress
 from shepherd_events.retry_schedule import RetrySchedule
 from shepherd_events.subscriber import Patience, ResetReason, StreamState, subscribe
+from shepherd_events.transports.zmq import ZmqSubscriberTransport
 from soak.oracle import has_converged
 from soak.reader import SILENCE_S
 from soak.scene import PYTHON_PATH
@@ -83,6 +84,32 @@ async def test_row_10_a_ring_that_wraps_under_a_slow_replay_ends_in_a_snapshot_a
         assert statistics.median(lags) < 0.25, "who listens does not wait for who replays"
 
 
+async def test_row_11_a_snapshot_that_is_cut_off_again_and_again_while_events_go_on(
+    forgetful: SoakWorker,
+) -> None:
+    worker = forgetful
+    worker.flood(2_000)
+    small_pages = replace(PATIENCE, page_bytes=1_000)
+    async with FaultProxy(worker.control_port) as control:
+        address = worker.address_through(worker.live_port, control.port)
+        async with subscribe(address, patience=small_pages) as subscription:
+            reader = Reader(subscription)
+            await asyncio.to_thread(worker.ask, {"do": "run", "run": True})
+            reading = asyncio.create_task(reader.read_until(lambda: len(reader.frames) > 50))
+            for _ in range(4):
+                await asyncio.sleep(0.03)
+                control.cut()
+                await asyncio.sleep(0.03)
+                control.heal()
+            await reading
+            await asyncio.to_thread(worker.ask, {"do": "run", "run": False})
+            truth = await asyncio.to_thread(worker.truth)
+            await reader.read_until(lambda: has_all(reader, truth))
+
+            assert reader.resets, "the first frames were gone"
+            assert holds_all(reader.residents, truth)
+
+
 @pytest.mark.parametrize("way", ["stall_answers", "stall_questions"])
 @pytest.mark.parametrize("port", ["live", "control"])
 async def test_row_9_a_partition_of_one_way_is_told_and_heals(
@@ -109,6 +136,27 @@ async def test_row_9_a_partition_of_one_way_is_told_and_heals(
 
             assert holds_all(reader.residents, truth)
             assert reader.resets == []
+
+
+async def test_row_9_a_connection_that_died_without_a_word_is_replaced(
+    worker: SoakWorker,
+) -> None:
+    def pinging(address: StreamAddress) -> ZmqSubscriberTransport:
+        return ZmqSubscriberTransport(address, ping_s=0.1)
+
+    async with FaultProxy(worker.live_port) as live:
+        address = worker.address_through(live.port, worker.control_port)
+        async with subscribe(address, patience=PATIENCE, connect=pinging) as subscription:
+            reader = Reader(subscription)
+            truth = worker.truth()
+            await reader.read_until(lambda: has_all(reader, truth))
+            live.abandon()
+            await reader.read_until(lambda: live.num_connections == 2)
+            worker.flood(20)
+            truth = await asyncio.to_thread(worker.truth)
+            await reader.read_until(lambda: has_all(reader, truth))
+
+            assert holds_all(reader.residents, truth)
 
 
 async def test_row_9_with_nothing_but_silence_from_both_ports_a_reader_says_so(

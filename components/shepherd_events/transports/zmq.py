@@ -41,10 +41,10 @@ _UNREAD_REPLIES = 4
 """Replies that wait for one reader; more are dropped, and the reader asks again."""
 _RECONNECT_MS = 50
 _RECONNECT_MAX_MS = 2000
-_PING_MS = 2000
-_SILENCE_MS = 6000
+DEFAULT_PING_S = 2.0
 """A reader only listens: without pings, a connection whose other end vanished without a word, or
 which lost its framing, would look alive for ever."""
+_MISSED_PINGS = 3
 
 
 class ZmqPublisherTransport:
@@ -154,12 +154,14 @@ class ZmqSubscriberTransport:
         *,
         curve: CurveCredentials | None = None,
         receive_hwm_frames: int = DEFAULT_HWM_FRAMES,
+        ping_s: float = DEFAULT_PING_S,
     ) -> None:
         """Raises TransportError where the address cannot be connected to, at all or like this."""
         self._address = address
         self._keys = None if curve is None else reader_keys(curve)
         if curve is None:
             check_is_near(address.live)
+        self._ping_ms = round(1000 * ping_s)
         self._topic = topic_of(address.stream).encode()
         self._context = zmq.asyncio.Context.instance()
         self._live = self._connect(zmq.SUB, address.live, receive_hwm_frames, MAX_FRAME_BYTES)
@@ -211,8 +213,8 @@ class ZmqSubscriberTransport:
         socket.maxmsgsize = max_bytes
         socket.reconnect_ivl = _RECONNECT_MS
         socket.reconnect_ivl_max = _RECONNECT_MAX_MS
-        socket.heartbeat_ivl = _PING_MS
-        socket.heartbeat_timeout = _SILENCE_MS
+        socket.heartbeat_ivl = self._ping_ms
+        socket.heartbeat_timeout = _MISSED_PINGS * self._ping_ms
         socket.ipv6 = "[" in endpoint
         if self._keys is not None:
             own, socket.curve_serverkey = self._keys
