@@ -15,6 +15,7 @@ from shepherd_events.transports.credentials import (
     ReaderCredentials,
 )
 from shepherd_memory.delivery_options import DeliveryOptions
+from shepherd_memory.keeping import Keeping
 
 if TYPE_CHECKING:
     from shepherd_events.tenant_keys import TenantKeys
@@ -48,6 +49,27 @@ class MemoryConfig(DeliveryOptions):
         "Size of a tenant's store from which on its facts and memories are refused; 0 is without limit.",
         default=0,
         minimum=0,
+    )
+    archive_max_mb: int = option(
+        "Text of archived turns that is kept of a tenant; what was of least use lately goes first; 0 keeps all.",
+        default=0,
+        minimum=0,
+    )
+    archive_max_turns: int = option(
+        "Archived turns that are kept of a tenant; 0 keeps all.", default=0, minimum=0
+    )
+    archive_max_days: int = option(
+        "Days after which an archived turn that nobody recalled goes; 0 keeps all.",
+        default=0,
+        minimum=0,
+    )
+    embedder: str = option(
+        "Model of the vectors: none, wordllama, a sentence-transformers directory, or an embeddings endpoint as https://host/v1#model.",
+        default="none",
+    )
+    embedder_key_file: str = option("File with the API key of the embeddings endpoint.", default="")
+    reranker: str = option(
+        "Directory of a cross-encoder that orders the best hits anew, or none.", default="none"
     )
     settle_s: float = option(
         "Seconds after a start in which a worker may show up again before its blocks count as gone.",
@@ -145,6 +167,30 @@ class MemoryConfig(DeliveryOptions):
             ) from error
 
     @property
+    def embedder_key(self) -> str:
+        """The API key of the embeddings endpoint; empty where there is none.
+
+        Raises:
+            OptionError: the file cannot be read.
+        """
+        path = self.embedder_key_file
+        if not path:
+            return ""
+        try:
+            return Path(path).expanduser().read_text().strip()
+        except OSError as error:
+            raise OptionError("--embedder-key-file", path, "a readable file") from error
+
+    @property
+    def keeping(self) -> Keeping:
+        """How much of each archive is kept."""
+        return Keeping(
+            max_bytes=self.archive_max_mb << 20 or None,
+            max_turns=self.archive_max_turns or None,
+            max_days=self.archive_max_days or None,
+        )
+
+    @property
     def data_path(self) -> Path:
         """`data_dir` with ~ resolved."""
         return Path(self.data_dir).expanduser()
@@ -172,7 +218,20 @@ def load_config(
     config.check_delivery()
     _check_curve(config)
     config.tenant_keys()
+    _check_models(config)
     return resolved
+
+
+def _check_models(config: MemoryConfig) -> None:
+    named = config.embedder
+    is_endpoint = named.startswith(("http://", "https://")) and bool(named.partition("#")[2])
+    if not (named in {"none", "wordllama"} or is_endpoint or Path(named).is_dir()):
+        raise OptionError(
+            "--embedder", named, "none, wordllama, a model's directory, or https://host/v1#model"
+        )
+    if config.reranker != "none" and not Path(config.reranker).is_dir():
+        raise OptionError("--reranker", config.reranker, "none or a cross-encoder's directory")
+    _ = config.embedder_key
 
 
 def _check_curve(config: MemoryConfig) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from shepherd_memory.archive.protocol import Archive, Archives, ArchiveWriter
@@ -28,7 +28,8 @@ from shepherd_memory.errors import InvalidParameterError, TooManyRequestsError, 
 from shepherd_memory.metrics import Metrics
 from shepherd_memory.notice_text import NoticeTemplate
 from shepherd_memory.notifier import Bell, rung_within
-from shepherd_memory.search import SearchHit, search
+from shepherd_memory.search import Question, Searcher, SearchHit
+from shepherd_memory.upkeep import Recalls
 from shepherd_memory.writer import WriterThread
 
 EXPORT_PAGE = 200
@@ -50,6 +51,8 @@ class Means:
     template: NoticeTemplate
     replay_dead_letter: Callable[[str, str], bool]
     """Of an archive, by name; in the writer thread.  See `Consumer.replay_dead_letter`."""
+    searcher: Searcher = field(default_factory=Searcher)
+    recalls: Recalls = field(default_factory=Recalls)
     max_tenant_bytes: int = 0
     """From this size of its store on a tenant's own writes are refused; 0 never."""
 
@@ -88,15 +91,29 @@ class Memory:
         await self.session(session)
         return await self._read(lambda archive: archive.turns(session, after=after, limit=limit))
 
-    async def search(self, query: str, *, k: int, session: str | None) -> list[SearchHit]:
-        """The archived turns that fit a question best, word for word.
+    async def search(
+        self,
+        query: str,
+        *,
+        k: int,
+        session: str | None,
+        since_unix_ns: int | None = None,
+        until_unix_ns: int | None = None,
+        min_relevance: float = 0.0,
+        neighbours: bool = False,
+    ) -> list[SearchHit]:
+        """The archived turns that fit a question best, word for word; see `Question`.
 
         Raises:
-            InvalidParameterError: the query is too long, or `k` is out of bounds.
+            InvalidParameterError: the query is too long, or a number is out of bounds.
         """
-        metrics, began = self._means.metrics, time.perf_counter()
+        means = self._means
+        metrics, began = means.metrics, time.perf_counter()
         try:
-            hits = await self._read(lambda archive: search(archive, query, k, session))
+            question = Question(
+                query, k, session, since_unix_ns, until_unix_ns, min_relevance, neighbours
+            )
+            hits = await self._read(lambda archive: means.searcher.search(archive, question))
         except InvalidParameterError:
             metrics.searches.labels("refused").inc()
             raise
@@ -106,6 +123,8 @@ class Memory:
         metrics.search_seconds.observe(time.perf_counter() - began)
         metrics.search_results.observe(len(hits))
         metrics.searches.labels("ok").inc()
+        found = [hit.turn.archive_id for hit in hits]
+        means.recalls.note(self._tenant, found, means.clocks.unix_ns())
         return hits
 
     async def memories(self, *, after: str, limit: int) -> list[StoredTurn]:
@@ -216,7 +235,9 @@ class Memory:
     async def erase_all(self) -> Erased:
         """Remove everything of the tenant for good."""
         means, now = self._means, self._means.clocks.unix_ns()
-        return await means.writer.run(lambda: means.archives.erase(self._tenant, now))
+        erased = await means.writer.run(lambda: means.archives.erase(self._tenant, now))
+        means.searcher.forget(self._tenant)
+        return erased
 
     async def stats(self) -> ArchiveStats:
         """How much the tenant's store holds."""
@@ -298,7 +319,9 @@ class Memory:
 
     async def _upkeep(self, function: Callable[[Archive], Erased]) -> Erased:
         means = self._means
-        return await means.writer.run(lambda: function(means.archives.of(self._tenant)))
+        erased = await means.writer.run(lambda: function(means.archives.of(self._tenant)))
+        means.searcher.forget(self._tenant)
+        return erased
 
 
 def _known(kind: str, name: str, found: T | None) -> T:

@@ -19,6 +19,7 @@ class Metrics:
         self._stream_series()
         self._turn_series()
         self._search_series()
+        self._upkeep_series()
         self._door_series()
 
     def render(self) -> bytes:
@@ -116,6 +117,17 @@ class Metrics:
             "Hits per search.",
             buckets=(0, 1, 2, 5, 10, 20, 50, 100),
             registry=self.registry,
+        )
+
+    def _upkeep_series(self) -> None:
+        self.turns_pruned = self._counter(
+            "shepherd_memory_turns_pruned", "Archived turns removed to keep within a quota."
+        )
+        self.turns_embedded = self._counter(
+            "shepherd_memory_turns_embedded", "Archived turns that were given vectors."
+        )
+        self.model_failures = self._counter(
+            "shepherd_memory_model_failures", "Times a model could not answer.", "model"
         )
 
     def _door_series(self) -> None:

@@ -12,6 +12,7 @@ committed is replayed by the streams after the next start.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -30,13 +31,17 @@ from shepherd_memory.clocks import Clocks
 from shepherd_memory.config import MemoryConfig
 from shepherd_memory.consumer import Consumer
 from shepherd_memory.data_lock import locked
+from shepherd_memory.embedding import create_embedder, create_reranker
+from shepherd_memory.embedding.protocol import Embedder
 from shepherd_memory.health import Applied, health_document, is_healthy
 from shepherd_memory.http_server import url_of
 from shepherd_memory.index_store import IndexStore
 from shepherd_memory.memory import Means
 from shepherd_memory.metrics import Metrics
 from shepherd_memory.notifier import Bell
+from shepherd_memory.search import Searcher
 from shepherd_memory.streams import MakeTranscript, StreamReaders, Transcripts
+from shepherd_memory.upkeep import Recalls, Upkeep
 from shepherd_memory.writer import WriterThread
 
 
@@ -54,6 +59,7 @@ async def serve(
         OSError: the data directory or the HTTP address cannot be used.
         DataDirectoryInUseError: another process serves the data directory.
         SchemaVersionError: a later version wrote the data directory.
+        UnusableModelError: the embedder or reranker cannot be loaded.
         ExceptionGroup: a store is damaged; one that cannot be used just now is waited for.
     """
     metrics, bell, clocks = Metrics(), Bell(), Clocks()
@@ -87,6 +93,18 @@ async def serve(
             holds=consumer.holds,
             keys=config.tenant_keys(),
         )
+        embedder, searcher = await asyncio.to_thread(_models, config, metrics, clocks)
+        recalls = Recalls()
+        upkeep = Upkeep(
+            archives=archives,
+            writer=writer,
+            bell=bell,
+            metrics=metrics,
+            clocks=clocks,
+            recalls=recalls,
+            embedder=embedder,
+            keeping=config.keeping,
+        )
         means = Means(
             archives=archives,
             writer=writer,
@@ -95,6 +113,8 @@ async def serve(
             clocks=clocks,
             template=config.template(),
             replay_dead_letter=consumer.replay_dead_letter,
+            searcher=searcher,
+            recalls=recalls,
             max_tenant_bytes=config.tenant_max_mb << 20,
         )
 
@@ -109,7 +129,26 @@ async def serve(
         async with doors.opened(config, listeners, means, status) as tasks:
             tasks.create_task(applier.run(), name="applier")
             tasks.create_task(readers.run(), name="streams")
+            tasks.create_task(upkeep.run(), name="upkeep")
             on_ready(url_of(listeners.public))
+
+
+def _models(
+    config: MemoryConfig, metrics: Metrics, clocks: Clocks
+) -> tuple[Embedder | None, Searcher]:
+    """What the options name, loaded.
+
+    Raises:
+        UnusableModelError: a model cannot be loaded.
+    """
+    embedder = create_embedder(config.embedder, api_key=config.embedder_key)
+    searcher = Searcher(
+        embedder=embedder,
+        reranker=create_reranker(config.reranker),
+        now_unix_ns=clocks.unix_ns,
+        on_failure=lambda model: metrics.model_failures.labels(model).inc(),
+    )
+    return embedder, searcher
 
 
 @asynccontextmanager

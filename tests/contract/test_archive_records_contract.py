@@ -292,11 +292,12 @@ def test_vectors_are_those_of_one_model_and_the_rest_is_known(archives: Archives
     keep(archives, a_turn(1), a_turn(2), archived=True)
     first, second = (each.doc for each in archive.documents(after=0))
 
-    assert [doc for doc, _ in archive.without_vectors("m", limit=9)] == [first, second]
+    assert [doc for doc, _ in archive.without_vectors("m", after=0, limit=9)] == [first, second]
+    assert [doc for doc, _ in archive.without_vectors("m", after=first, limit=9)] == [second]
     with archive.writing() as writer:
         writer.put_vectors("m", [vector(first, 1.0, 2.0), vector(999, 3.0)])
 
-    assert [doc for doc, _ in archive.without_vectors("m", limit=9)] == [second]
+    assert [doc for doc, _ in archive.without_vectors("m", after=0, limit=9)] == [second]
     assert list(archive.vectors("m", after=0)) == [vector(first, 1.0, 2.0)]
     (kept,) = archive.vectors("m", after=0)
     assert list(archive.vectors("m", after=kept.number)) == []

@@ -175,11 +175,13 @@ class FakeArchive:
         rows = self._tables.vectors.values()
         return iter([row for named, row in rows if named == model and row.number > after])
 
-    def without_vectors(self, model: str, *, limit: int) -> list[tuple[int, StoredTurn]]:
+    def without_vectors(
+        self, model: str, *, after: int, limit: int
+    ) -> list[tuple[int, StoredTurn]]:
         """See `SearchReader.without_vectors`."""
         tables = self._tables
         having = {doc for doc, (named, _) in tables.vectors.items() if named == model}
-        lacking = [doc for doc in tables.docs if doc not in having][:limit]
+        lacking = [doc for doc in tables.docs if doc not in having and doc > after][:limit]
         return [(doc, tables.turns[tables.docs[doc]]) for doc in lacking]
 
     def erase_session(self, session: str, now_unix_ns: int) -> Erased:

@@ -243,8 +243,10 @@ class SearchReader(Protocol):
         """The vectors of a model in the order of writing, those behind `after`."""
         ...
 
-    def without_vectors(self, model: str, *, limit: int) -> list[tuple[int, StoredTurn]]:
-        """Documents that lack this model's vectors, oldest first."""
+    def without_vectors(
+        self, model: str, *, after: int, limit: int
+    ) -> list[tuple[int, StoredTurn]]:
+        """Documents behind `after` that lack this model's vectors, by number."""
         ...
 
 

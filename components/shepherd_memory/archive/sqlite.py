@@ -211,13 +211,15 @@ class SqliteArchive:
             for row in connection.execute(statement, (after, model)):
                 yield StoredVectors(*row)
 
-    def without_vectors(self, model: str, *, limit: int) -> list[tuple[int, StoredTurn]]:
+    def without_vectors(
+        self, model: str, *, after: int, limit: int
+    ) -> list[tuple[int, StoredTurn]]:
         """See `SearchReader.without_vectors`."""
         statement = f"""SELECT documents.doc AS doc, {TURN_COLUMNS}
             FROM documents JOIN turns ON turns.row = documents.turn
             LEFT JOIN vectors ON vectors.doc = documents.doc AND vectors.model = :model
-            WHERE vectors.doc IS NULL ORDER BY documents.doc LIMIT :limit"""  # noqa: S608  constants only
-        rows = self._rows(statement, {"model": model, "limit": limit})
+            WHERE vectors.doc IS NULL AND documents.doc > :after ORDER BY documents.doc LIMIT :limit"""  # noqa: S608  constants only
+        rows = self._rows(statement, {"model": model, "after": after, "limit": limit})
         return [(row["doc"], turn_of(row)) for row in rows]
 
     # Removal for good, copies

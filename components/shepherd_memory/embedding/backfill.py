@@ -21,20 +21,22 @@ def embed_missing(archive: Archive, embedder: Embedder, *, limit: int = BATCH) -
     Raises:
         ModelUnavailableError: the model cannot answer; nothing was changed.
     """
-    vectors = missing_vectors(archive, embedder, limit=limit)
+    vectors = missing_vectors(archive, embedder, after=0, limit=limit)
     if vectors:
         with archive.writing() as writer:
             writer.put_vectors(embedder.name, vectors)
     return len(vectors)
 
 
-def missing_vectors(archive: Archive, embedder: Embedder, *, limit: int) -> list[StoredVectors]:
-    """The vectors of at most `limit` turns that lack them; any thread, and it may take long.
+def missing_vectors(
+    archive: Archive, embedder: Embedder, *, after: int, limit: int
+) -> list[StoredVectors]:
+    """The vectors of at most `limit` documents behind `after` that lack them; may take long.
 
     Raises:
         ModelUnavailableError: the model cannot answer.
     """
-    lacking = archive.without_vectors(embedder.name, limit=limit)
+    lacking = archive.without_vectors(embedder.name, after=after, limit=limit)
     if not lacking:
         return []
     rows = embedder.embed([text_of(turn) for _, turn in lacking], is_query=False)
