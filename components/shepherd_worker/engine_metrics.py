@@ -66,7 +66,7 @@ _STORE_TOTALS: Rows = (
     ("late", "Times that a request did not wait for the store.", "loads_late_total"),
     ("failures", "Calls that the store failed.", "failures_total"),
 )
-_STREAM_TOTALS: Rows = (
+STREAM_TOTALS: Rows = (
     ("frames_published", "Numbered frames sent.", "frames"),
     ("events_published", "Block events and turns sent.", "events"),
     ("published_bytes", "Bytes of frames sent.", "bytes_sent"),
@@ -129,7 +129,7 @@ class EngineCollector(Collector):
             yield from _totals("shepherd_worker_kv_store", _STORE_TOTALS, stats.kv_store)
         stream = self._stream()
         if stream is not None:
-            yield from _totals("shepherd_stream", _STREAM_TOTALS, stream)
+            yield from _totals("shepherd_stream", STREAM_TOTALS, stream)
         also = self._also()
         if also is not None:
             yield from _totals("shepherd_stream_msgpack", _MSGPACK_TOTALS, also)

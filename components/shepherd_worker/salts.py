@@ -22,9 +22,9 @@ class Salts:
         """Remember a salt; an empty one is none."""
         if not cache_salt:
             return
-        if len(self._salts) >= MAX_SALTS:
-            self._salts.pop(next(iter(self._salts)))
         self._salts[salt_id(cache_salt)] = cache_salt
+        if len(self._salts) > MAX_SALTS:
+            self._salts.pop(next(iter(self._salts)))
 
     def get(self, cache_salt_id: bytes) -> str | None:
         """The salt behind an id, or None."""

@@ -188,6 +188,7 @@ def test_a_port_that_is_taken_is_an_error_that_names_it() -> None:
 
         with pytest.raises(TransportError, match=f"cannot listen on tcp://127.0.0.1:{port}"):
             other.start()
+        other.close()
 
 
 @pytest.mark.parametrize(

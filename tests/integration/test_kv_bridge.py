@@ -261,6 +261,7 @@ def test_every_command_takes_the_stream_for_a_worker_s_and_metrics_say_what_was_
             assert "shepherd_bridge_source_connected 1.0" in metrics
             assert 'shepherd_bridge_blocks_unknown_parents_total{rank="0"} 1.0' in metrics
             assert 'shepherd_bridge_blocks_stored_total{rank="0"} 3.0' in metrics
+            assert 'shepherd_stream_tombstones_total{rank="0"} 0.0' in metrics
 
 
 async def test_a_bridge_publishes_to_a_broker(tmp_path: Path) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from shepherd_events.foreign.bridge import Bridge
 from shepherd_events.publisher import PublisherCounters
+from shepherd_worker.engine_metrics import STREAM_TOTALS
 
 _SOURCE = {
     "messages": "Messages taken over.",
@@ -67,9 +67,8 @@ class BridgeCollector(Collector):
                 blocks.add_metric([str(rank)], getattr(counts, name))
             yield blocks
         streams = self._streams()
-        for field in fields(PublisherCounters):
-            name = f"shepherd_stream_{field.name}"
-            told = CounterMetricFamily(name, "As of a worker's stream.", labels=["rank"])
+        for name, text, where in STREAM_TOTALS:
+            told = CounterMetricFamily(f"shepherd_stream_{name}", text, labels=["rank"])
             for rank, stream in sorted(streams.items()):
-                told.add_metric([str(rank)], getattr(stream, field.name))
+                told.add_metric([str(rank)], getattr(stream, where))
             yield told

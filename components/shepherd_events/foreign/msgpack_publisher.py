@@ -109,6 +109,7 @@ class MsgpackPublisher:
                 self._thread("kv-events-msgpack-replay", self._serve, replay)
         except TransportError:
             context.destroy(linger=0)
+            self._context = None
             raise
         for thread in self._threads:
             thread.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry
 
+from shepherd_events.foreign.msgpack_counters import MsgpackCounters
 from shepherd_worker.engine.protocol import EngineStats
 from shepherd_worker.engine_metrics import EngineCollector
 
@@ -65,3 +66,17 @@ def test_transfers_are_told_by_the_way_they_went() -> None:
     assert [total("transfer_faults", transport=way) for way in ("shm", "tcp")] == [2, 0]
     assert total("transfers_broken_off") == 4
     assert total("transfer_failures") == 5
+
+
+def test_what_the_form_of_vllm_carried_is_told() -> None:
+    registry = CollectorRegistry()
+    counters = MsgpackCounters(7, 9, 2, 1, 4, 3, 5)
+    registry.register(EngineCollector(EngineStats, lambda: None, lambda: counters))
+    names = (
+        *("messages", "events", "events_dropped", "events_withheld"),
+        *("replays", "replays_unfinished", "send_failures"),
+    )
+
+    told = [registry.get_sample_value(f"shepherd_stream_msgpack_{name}_total") for name in names]
+
+    assert told == [7, 9, 2, 1, 4, 3, 5]
