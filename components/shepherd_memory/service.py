@@ -41,7 +41,7 @@ from shepherd_memory.metrics import Metrics
 from shepherd_memory.notifier import Bell
 from shepherd_memory.search import Searcher
 from shepherd_memory.streams import MakeTranscript, StreamReaders, Transcripts
-from shepherd_memory.upkeep import Recalls, Upkeep
+from shepherd_memory.upkeep import Upkeep
 from shepherd_memory.writer import WriterThread
 
 
@@ -94,17 +94,6 @@ async def serve(
             keys=config.tenant_keys(),
         )
         embedder, searcher = await asyncio.to_thread(_models, config, metrics, clocks)
-        recalls = Recalls()
-        upkeep = Upkeep(
-            archives=archives,
-            writer=writer,
-            bell=bell,
-            metrics=metrics,
-            clocks=clocks,
-            recalls=recalls,
-            embedder=embedder,
-            keeping=config.keeping,
-        )
         means = Means(
             archives=archives,
             writer=writer,
@@ -114,23 +103,38 @@ async def serve(
             template=config.template(),
             replay_dead_letter=consumer.replay_dead_letter,
             searcher=searcher,
-            recalls=recalls,
             max_tenant_bytes=config.tenant_max_mb << 20,
         )
+        upkeep = _upkeep(config, means, embedder)
 
-        def health() -> tuple[bool, dict[str, Any]]:
-            reports = readers.reports()
-            applied = Applied(
-                consumer.positions, applier.lag_s, applier.backlog, applier.store_failure
-            )
-            return is_healthy(reports, applied), health_document(reports, applied)
-
-        status = Status(health, metrics.render)
+        status = Status(partial(_health, readers, consumer, applier), metrics.render)
         async with doors.opened(config, listeners, means, status) as tasks:
             tasks.create_task(applier.run(), name="applier")
             tasks.create_task(readers.run(), name="streams")
             tasks.create_task(upkeep.run(), name="upkeep")
             on_ready(url_of(listeners.public))
+
+
+def _health(
+    readers: StreamReaders, consumer: Consumer, applier: Applier
+) -> tuple[bool, dict[str, Any]]:
+    """Whether all is well, and the document that says why."""
+    reports = readers.reports()
+    applied = Applied(consumer.positions, applier.lag_s, applier.backlog, applier.store_failure)
+    return is_healthy(reports, applied), health_document(reports, applied)
+
+
+def _upkeep(config: MemoryConfig, means: Means, embedder: Embedder | None) -> Upkeep:
+    return Upkeep(
+        archives=means.archives,
+        writer=means.writer,
+        bell=means.bell,
+        metrics=means.metrics,
+        clocks=means.clocks,
+        recalls=means.recalls,
+        embedder=embedder,
+        keeping=config.keeping,
+    )
 
 
 def _models(
