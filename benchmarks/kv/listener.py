@@ -2,7 +2,8 @@
 
     python -m benchmarks.kv.listener ours|msgpack ENDPOINT NUM_EVENTS
 
-Prints `ready` once something arrives, then one JSON object.
+Every token and hash becomes a Python int, whatever the wire.  Prints `ready` once
+something arrives, then one JSON object.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import zmq
 from benchmarks.kv.msgpack_peer import DECODER
 from benchmarks.kv.workload import WARMING_UP
 from shepherd_events.codec import decode_frame
-from shepherd_events.events import BlockBatch
+from shepherd_events.events import BlockBatch, BlocksStored
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,8 @@ class Heard:
     """On the clock `time.monotonic`, which processes share."""
     late_s: tuple[float, ...]
     """From publish() to decoded, by message, in ascending order."""
+    cpu_s: float
+    """Of the whole process, since something arrived."""
 
     def percentile(self, of_100: int) -> float:
         """Seconds."""
@@ -58,40 +61,47 @@ class Listener:
         """Everything arrived."""
         out, _ = self._process.communicate(timeout=120)
         told = json.loads(out)
-        return Heard(told["ended_at"], tuple(told["late_s"]))
+        return Heard(told["ended_at"], tuple(told["late_s"]), told["cpu_s"])
 
 
-def _ours(payload: bytes) -> tuple[float, tuple[Any, ...]]:
+def read_ours(payload: bytes) -> tuple[float, list[list[int]]]:
+    """When a frame was told, and the hashes of each of its events; all tokens are read, too."""
     frame = decode_frame(payload)
-    events = frame.body.events if isinstance(frame.body, BlockBatch) else ()
-    return frame.ts_unix_ns / 1e9, events
+    hashes = []
+    for event in frame.body.events if isinstance(frame.body, BlockBatch) else ():
+        if isinstance(event, BlocksStored):
+            event.token_ids.tolist()
+        hashes.append(event.block_hashes.tolist())  # type: ignore[union-attr]  # nothing is cleared
+    return frame.ts_unix_ns / 1e9, hashes
 
 
-def _msgpack(payload: bytes) -> tuple[float, list[Any]]:
-    batch = DECODER.decode(payload)
-    return batch.ts, batch.events
+def read_msgpack(payload: bytes) -> tuple[float, list[list[int]]]:
+    """As `read_ours`; decoding alone makes every token an int."""
+    batch: Any = DECODER.decode(payload)
+    return batch.ts, [event.block_hashes for event in batch.events]
 
 
 def main() -> None:
     """Listen."""
     kind, endpoint, num_events = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    decode = _ours if kind == "ours" else _msgpack
+    read = read_ours if kind == "ours" else read_msgpack
     socket = zmq.Context[zmq.Socket[bytes]]().socket(zmq.SUB)
     socket.set_hwm(0)
     socket.subscribe(b"kv")
     socket.connect(endpoint)
     late: list[float] = []
-    left, ready = num_events, False
+    left, began = num_events, 0.0
     while left > 0:
-        ts, events = decode(socket.recv_multipart()[-1])
-        if not ready and events:
+        ts, events = read(socket.recv_multipart()[-1])
+        if not began and events:
             print("ready", flush=True)
-            ready = True
-        real = [event for event in events if list(event.block_hashes) != [WARMING_UP]]
+            began = time.process_time()
+        real = [hashes for hashes in events if hashes != [WARMING_UP]]
         if real:
             left -= len(real)
             late.append(time.time() - ts)
-    print(json.dumps({"ended_at": time.monotonic(), "late_s": sorted(late)}))
+    told = {"ended_at": time.monotonic(), "cpu_s": time.process_time() - began}
+    print(json.dumps(told | {"late_s": sorted(late)}))
     socket.close(linger=0)
 
 

@@ -15,7 +15,6 @@ for threads, except that views may be read while the log changes.
 
 from __future__ import annotations
 
-import operator
 import sys
 from array import array
 from bisect import bisect_right
@@ -92,23 +91,30 @@ class BlockLog:
         """Hold the blocks of a run that are not held already; keeps a reference to it."""
         if len(self._tail.live) >= self._segment_blocks:
             self._begin_segment()
-        tail, hashes = self._tail, run.block_hashes
-        first = len(tail.live)
-        place = self._tail_number << _OFFSET_BITS | first
-        own = list(range(place, place + len(hashes)))
-        taken = list(map(self._places.setdefault, hashes, own))
-        if taken == own:
-            tail.live.extend(b"\1" * len(hashes))
-            tail.num_live += len(hashes)
+        tail, hashes, places = self._tail, run.block_hashes, self._places
+        place = begin = self._tail_number << _OFFSET_BITS | len(tail.live)
+        for block_hash in hashes:
+            if block_hash in places:
+                break
+            places[block_hash] = place
+            place += 1
         else:
-            fresh = bytes(map(operator.eq, taken, own))
-            if not any(fresh):
-                return
-            tail.live.extend(fresh)
-            tail.num_live += fresh.count(1)
-            hashes = array("Q", compress(hashes, fresh))
+            self._append(run, b"\1" * len(hashes), hashes)
+            return
+        fresh = bytearray(b"\1" * (place - begin))
+        for block_hash in hashes[place - begin :]:
+            fresh.append(places.setdefault(block_hash, place) == place)
+            place += 1
+        if any(fresh):
+            self._append(run, fresh, array("Q", compress(hashes, fresh)))
+
+    def _append(self, run: BlocksStored, fresh: bytes | bytearray, hashes: array[int]) -> None:
+        """Write a run down, of whose blocks those that are `fresh` have these hashes."""
+        tail = self._tail
         tail.runs.append(run)
-        tail.firsts.append(first)
+        tail.firsts.append(len(tail.live))
+        tail.live.extend(fresh)
+        tail.num_live += len(hashes)
         self._toggle(hashes)
 
     def remove(self, hashes: array[int]) -> None:
@@ -120,9 +126,9 @@ class BlockLog:
         if not places:
             return
         self._toggle(hashes)
-        places.sort()
-        if places[-1] - places[0] == len(places) - 1:
-            self._forget(places[0], len(places))
+        first = min(places)
+        if max(places) - first == len(places) - 1:
+            self._forget(first, len(places))
         else:
             for place in places:
                 self._forget(place, 1)

@@ -24,7 +24,6 @@ from shepherd_events.events import (
     BlockHash,
     BlocksCleared,
     BlocksRemoved,
-    BlocksReused,
     BlocksStored,
     CacheContext,
     Tier,
@@ -57,23 +56,18 @@ class ResidentSet:
 
     def apply(self, event: BlockEvent) -> None:
         """Follow one event; the set keeps a reference to stored runs."""
-        match event:
-            case BlocksStored():
-                holding = self._holdings.get((event.tier, event.group))
-                if holding is None:
-                    holding = self._holdings[event.tier, event.group] = BlockLog()
-                holding.add(event)
-            case BlocksRemoved():
-                holding = self._holdings.get((event.tier, event.group))
-                if holding is not None:
-                    holding.remove(event.block_hashes)
-            case BlocksCleared(tier=None):
-                self._holdings.clear()
-            case BlocksCleared(tier=tier):
-                for key in [key for key in self._holdings if key[0] == tier]:
-                    del self._holdings[key]
-            case BlocksReused():
-                pass
+        if isinstance(event, BlocksStored):
+            holding = self._holdings.get((event.tier, event.group))
+            if holding is None:
+                holding = self._holdings[event.tier, event.group] = BlockLog()
+            holding.add(event)
+        elif isinstance(event, BlocksRemoved):
+            holding = self._holdings.get((event.tier, event.group))
+            if holding is not None:
+                holding.remove(event.block_hashes)
+        elif isinstance(event, BlocksCleared):
+            for key in [key for key in self._holdings if event.tier in {None, key[0]}]:
+                del self._holdings[key]
 
     def follow(self, item: Item) -> None:
         """Follow one item of a subscription: hold what a `Reset` says, or apply a frame."""

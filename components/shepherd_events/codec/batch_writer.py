@@ -84,22 +84,21 @@ class _Columns:
 
     def add(self, event: BlockEvent) -> None:
         """Append one event."""
-        match event:
-            case BlocksStored():
+        if isinstance(event, BlocksCleared):
+            self.op.append(_CLEARED)
+            self.run_len.append(0)
+            self.tier.append(event.tier or EVERY_TIER)
+            self.group.append(0)
+            self.attribution.append(0)
+        elif isinstance(event, BlocksRemoved):
+            self._add_run(_REMOVED, event)
+        else:
+            if isinstance(event, BlocksStored):
                 self._add_content(event)
                 self._add_run(_STORED, event)
-                self._add_link(event)
-            case BlocksRemoved():
-                self._add_run(_REMOVED, event)
-            case BlocksReused():
+            else:
                 self._add_run(_REUSED, event)
-                self._add_link(event)
-            case BlocksCleared():
-                self.op.append(_CLEARED)
-                self.run_len.append(0)
-                self.tier.append(event.tier or EVERY_TIER)
-                self.group.append(0)
-                self.attribution.append(0)
+            self._add_link(event)
 
     def _add_run(self, op: int, event: BlocksStored | BlocksRemoved | BlocksReused) -> None:
         self.op.append(op)
@@ -143,7 +142,7 @@ class _Columns:
         numbers = pb.BlockBatch
         default_tiers = self.tier.count(Tier.DEVICE) == len(self.tier)
         default_contexts = [*self.contexts] == _DEFAULT_CONTEXTS
-        if any(0 in hashes for hashes in self.block_hash):
+        if 0 in array("Q", b"".join(self.block_hash)):
             raise CodecError("blocks.block_hash", "0 is never a hash")
         parent_hash = (array("Q", self.parent_hash),)
         parts: list[Part] = [
