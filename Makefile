@@ -45,9 +45,9 @@ proto: $(READY) ## regenerate code from proto/ and JSON Schemas from the datacla
 	$(BIN)/python -m shepherd_worker.schemas
 
 bench: $(READY) ## run benchmarks: make bench NAME=engine
-	@grep -qs '__main__' benchmarks/$(NAME).py || { \
+	@grep -qs '__main__' benchmarks/$(subst -,_,$(NAME)).py || { \
 	    echo "NAME='$(NAME)': expected one of:" $$(grep -l __main__ benchmarks/*.py | xargs -n1 basename -s .py); exit 2; }
-	$(BIN)/python -m benchmarks.$(NAME)
+	$(BIN)/python -m benchmarks.$(subst -,_,$(NAME))
 
 clean:          ## remove what make made
 	rm -rf .venv build

@@ -1,11 +1,12 @@
-"""The KV event stream beside vLLM's form of it: msgpack over ZMQ, one message a batch.
+"""The KV event stream beside vLLM's form of it, and beside Dynamo's own ZMQ publisher.
 
     make bench NAME=kv_stream
     python -m benchmarks.kv_stream --section decoding --rounds 1
 
-The peer is written here with msgspec in the shape of vLLM's events and publisher
-(tagged maps in an array, three frames, a ring that a ROUTER replays), because
-vLLM itself takes a gigabyte to install.  Both have the same blocks to tell.
+vLLM's is written here with msgspec in the shape of its events and publisher (tagged
+maps in an array, three frames, a ring that a ROUTER replays), because vLLM itself
+takes a gigabyte to install; Dynamo's is the class that it ships.  All have the same
+blocks to tell.  `make bench NAME=kv-stream` is the same.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from itertools import compress, islice, repeat
 from typing import NamedTuple
 
 from shepherd_events.block_runs import RunPart, parent_of
-from shepherd_events.events import BlocksStored
+from shepherd_events.events import BlockHash, BlocksStored
 
 _SEGMENT_BLOCKS = 4096
 """A segment takes whole runs until it has as many."""
@@ -212,12 +212,12 @@ class BlockView:
         The newest parts are mostly leaves: walking up from them finds long chains.
         `breathe` is called now and then, so that a busy thread can let others work.
         """
-        parts: list[RunPart] = []
+        parts = _Parts()
         for part in self.parts():
             parts.append(part)
             if len(parts) % _PARTS_BETWEEN_BREATHS == 0:
                 breathe()
-        holders = _holders_of_parents(parts, breathe)
+        holders = parts.holders_of_parents(breathe)
         taken = bytearray(len(parts))
         for leaf in reversed(range(len(parts))):
             chain = []
@@ -225,23 +225,44 @@ class BlockView:
             while number is not None and not taken[number]:
                 taken[number] = 1
                 chain.append(parts[number])
-                parent = parent_of(parts[number].run, parts[number].start)
+                parent = parts.parent(number)
                 number = None if parent is None else holders.get(parent)
             if chain:
                 yield chain[::-1]
 
 
-def _holders_of_parents(parts: list[RunPart], breathe: Callable[[], object]) -> dict[int, int]:
-    """For every block that is some part's parent: the number of the part that holds it."""
-    parents = {parent_of(part.run, part.start) for part in parts}
-    holders: dict[int, int] = {}
-    for number, part in enumerate(parts):
-        for block_hash in parents.intersection(part.block_hashes):
-            if block_hash is not None:
-                holders[block_hash] = number
-        if number % _PARTS_BETWEEN_BREATHS == 0:
-            breathe()
-    return holders
+class _Parts:
+    """Parts of runs in columns: a million tuples would keep the garbage collector busy."""
+
+    def __init__(self) -> None:
+        self._runs: list[BlocksStored] = []
+        self._starts, self._stops = array("I"), array("I")
+
+    def append(self, part: RunPart) -> None:
+        self._runs.append(part.run)
+        self._starts.append(part.start)
+        self._stops.append(part.stop)
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __getitem__(self, number: int) -> RunPart:
+        return RunPart(self._runs[number], self._starts[number], self._stops[number])
+
+    def parent(self, number: int) -> BlockHash | None:
+        return parent_of(self._runs[number], self._starts[number])
+
+    def holders_of_parents(self, breathe: Callable[[], object]) -> dict[int, int]:
+        """For every block that is some part's parent: the number of the part that holds it."""
+        parents = {self.parent(number) for number in range(len(self))}
+        holders: dict[int, int] = {}
+        for number in range(len(self)):
+            for block_hash in parents.intersection(self[number].block_hashes):
+                if block_hash is not None:
+                    holders[block_hash] = number
+            if number % _PARTS_BETWEEN_BREATHS == 0:
+                breathe()
+        return holders
 
 
 def _exclusive_or(words: array[int]) -> int:

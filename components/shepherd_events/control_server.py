@@ -41,7 +41,7 @@ _SNAPSHOT_IDLE_S = 30.0
 _BUSY_RETRY_MS = 250
 
 _BREATH_S = 20e-6
-_RUNS_BETWEEN_BREATHS = 64
+_RUNS_BETWEEN_BREATHS = 32
 """While a snapshot is written, the engine's thread waits for no more than these."""
 
 

@@ -39,6 +39,8 @@ _GOODBYE_LINGER_MS = 500
 _MAX_REQUEST_BYTES = 64 << 10
 _UNREAD_REPLIES = 4
 """Replies that wait for one reader; more are dropped, and the reader asks again."""
+_MAX_SOCKETS = 65_535
+"""Of all readers of one process, two each; libzmq allows 1023 unless it is told before the first."""
 _RECONNECT_MS = 50
 _RECONNECT_MAX_MS = 2000
 DEFAULT_PING_S = 2.0
@@ -164,6 +166,7 @@ class ZmqSubscriberTransport:
         self._ping_ms = round(1000 * ping_s)
         self._topic = topic_of(address.stream).encode()
         self._context = zmq.asyncio.Context.instance()
+        self._context.set(zmq.MAX_SOCKETS, _MAX_SOCKETS)
         self._live = self._connect(zmq.SUB, address.live, receive_hwm_frames, MAX_FRAME_BYTES)
         self._live.subscribe(self._topic)
         self._control = self._connect_control()
