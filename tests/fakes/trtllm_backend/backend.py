@@ -27,6 +27,7 @@ from shepherd_worker.request import FinishReason, GenerateRequest, TokenChunk
 from shepherd_worker.wire import parse_handoff, render_handoff
 from trtllm_backend.kv_events import KvEvents
 
+LEASE_POLL_S = 0.005
 NEXT_RUNNERS: deque[Runner] = deque()
 """What the next engines compute with; a test's way in."""
 
@@ -112,6 +113,8 @@ class Backend:
             nonlocal task
             if not aborted:
                 task = self._spawn(_run(steps, deliver))
+                if prefill_only:
+                    task.add_done_callback(lambda _: self._spawn(self.tell_leases()))
 
         def abort() -> None:
             nonlocal aborted
@@ -139,6 +142,18 @@ class Backend:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    async def tell_leases(self) -> None:
+        """The loop goes on while blocks are held for a transfer, and tells when they are not."""
+        self._record_all()
+        while any(engine.stats().leases for engine in self.engines):  # noqa: ASYNC110 - no event
+            await asyncio.sleep(LEASE_POLL_S)
+        self._record_all()
+
+    def _record_all(self) -> None:
+        """Iterations without a forward pass."""
+        for rank in range(self.num_ranks) if self._stats_on else ():
+            self._record(rank, 0, 0, 0.0)
 
     async def _settle(self) -> None:
         while others := [task for task in self._tasks if task is not asyncio.current_task()]:

@@ -10,13 +10,21 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
-from engine_calls import Answer, ask, config, replay, request, started
+from engine_calls import Answer, ask, config, replay, request, started, until
+from shepherd_worker.attribution import Attributor
+from shepherd_worker.config import Role
 from shepherd_worker.engine import create_engine
 from shepherd_worker.engine.protocol import Engine, EngineConfig, Handoff
+from shepherd_worker.engine.trtllm.engine import TrtllmEngine
 from shepherd_worker.engine.trtllm.handoff import HandoffError, RequestIds, from_wire, to_wire
+from shepherd_worker.engine.trtllm.leases import Leases
 from shepherd_worker.engine.trtllm.library import Library, load_library
+from shepherd_worker.handlers import Intake, create_handler
+from shepherd_worker.inflight import InFlight
 from shepherd_worker.request import FinishReason, Usage
+from shepherd_worker.telemetry import RequestMetrics
 from shepherd_worker.wire import parse_handoff, render_handoff
 from trtllm_fake import VERSIONS, use_fake_trtllm
 
@@ -133,7 +141,82 @@ async def test_a_decode_worker_answers_as_an_aggregated_one_from_kv_that_was_mov
         assert answer == whole
         assert decode.stats().transfer_failures_total == 0
         assert decode.stats().prompt_tokens_transferred_total == 17
-        assert prefill.stats().leases == 1
+        await until(lambda: prefill.stats().leases == 0)
+        assert prefill.stats().leases_expired_total == 0
+
+
+async def test_a_drain_ends_when_the_prompt_was_fetched_and_not_with_its_time() -> None:
+    prefill, decode = engine(transfer_lease_s=600), engine()
+    async with started(prefill), started(decode):
+        handoff = (await prefill.prefill(request(PROMPT))).handoff
+        draining = asyncio.create_task(prefill.drain())
+        await asyncio.sleep(0)
+        assert (prefill.stats().leases, draining.done()) == (1, False)
+
+        await ask(decode, request(PROMPT), handoff)
+        async with asyncio.timeout(10):
+            await draining
+
+
+async def test_leases_end_together_once_their_blocks_were_seen_held_and_are_not() -> None:
+    ended: list[int] = []
+    leases = Leases(60, lambda: ended.append(len(leases)))
+    leases.lease()
+    leases.used(num_used=0, num_calls=0)  # an iteration of before
+    assert len(leases) == 1
+    leases.used(num_used=4, num_calls=0)
+    leases.lease()  # of an iteration that was told already
+    leases.used(num_used=0, num_calls=1)  # its own blocks are not yet in use
+    assert (len(leases), ended) == (2, [])
+
+    leases.used(num_used=0, num_calls=0)
+    assert (len(leases), ended, leases.expired_total) == (0, [0], 0)
+
+
+async def test_a_probe_of_either_role_runs_both_phases_and_leaves_no_lease() -> None:
+    """As Dynamo's own worker asks for it: `context_and_generation`."""
+    asked: list[Any] = []
+    for role in (Role.PREFILL, Role.DECODE):
+        serving = engine()
+        async with started(serving):
+            assert isinstance(serving, TrtllmEngine)
+            assert serving._started is not None
+            submit = serving._started.llm.generate_async
+
+            def spy(*args: Any, **kwargs: Any) -> Any:
+                asked.append(kwargs["disaggregated_params"])
+                return submit(*args, **kwargs)  # noqa: B023 - called within the iteration
+
+            serving._started.llm.generate_async = spy
+            intake = Intake(
+                engine=serving,
+                attributor=Attributor(None),
+                inflight=InFlight(),
+                metrics=RequestMetrics(CollectorRegistry()),
+            )
+            probe = {
+                "token_ids": [1],
+                "stop_conditions": {"max_tokens": 1, "ignore_eos": True},
+                "_HEALTH_CHECK": True,
+            }
+            answer = [
+                chunk async for chunk in create_handler(role, intake).generate(probe, Probe())
+            ]
+            assert answer[-1]["finish_reason"] == "length"
+            assert (len(answer[-1]["token_ids"]), serving.stats().leases) == (1, 0)
+
+    assert [params.request_type for params in asked] == ["context_and_generation"] * 2
+
+
+class Probe:
+    """The context of a probe, which nobody gives up."""
+
+    def id(self) -> str:
+        return "probe"
+
+    async def async_killed_or_stopped(self) -> bool:
+        await asyncio.Event().wait()
+        return True
 
 
 async def test_an_answer_of_one_token_is_complete_with_its_prefill() -> None:
@@ -183,5 +266,5 @@ async def test_a_handoff_is_counted_until_its_blocks_may_be_gone() -> None:
     async with asyncio.timeout(5):
         await prefill.drain()
 
-    assert prefill.stats().leases == 0
+    assert (prefill.stats().leases, prefill.stats().leases_expired_total) == (0, 1)
     assert len((await replay(prefill, info)).finished) == 1

@@ -12,6 +12,7 @@
     call.py          that call, from submission to its end
     answer.py        its growing outputs -> our chunks
     handoff.py       its disaggregated parameters <-> our handoff
+    leases.py        handoffs that wait to be fetched
 
     poller.py        the thread that takes its events and statistics
     kv_events.py     its cache events, read and checked for gaps

@@ -40,10 +40,12 @@ from shepherd_worker.engine.trtllm.construction import engine_arguments
 from shepherd_worker.engine.trtllm.handoff import (
     HandoffError,
     RequestIds,
+    both_phases,
     context_only,
     from_wire,
     to_wire,
 )
+from shepherd_worker.engine.trtllm.leases import Leases
 from shepherd_worker.engine.trtllm.library import Library
 from shepherd_worker.engine.trtllm.metrics import own_metrics
 from shepherd_worker.engine.trtllm.model import ModelFiles, engine_info, read_model
@@ -85,11 +87,7 @@ class Started:
 
 
 class TrtllmEngine:
-    """An `Engine` around TensorRT-LLM; see `protocol.py` for what it promises.
-
-    How long the blocks of a handoff really wait is not told by TensorRT-LLM: a
-    lease is counted until its time is over.
-    """
+    """An `Engine` around TensorRT-LLM; see `protocol.py` for what it promises."""
 
     def __init__(
         self,
@@ -119,8 +117,8 @@ class TrtllmEngine:
         self._events = defaultdict(asyncio.Queue)
         """By attention rank."""
         self._calls: set[Call] = set()
-        self._leases: set[asyncio.TimerHandle] = set()
         self._changed = asyncio.Event()
+        self._leases = Leases(config.transfer_lease_s, self._changed.set)
         self._closing = asyncio.Lock()
         self._draining = False
         self._closed = False
@@ -156,7 +154,7 @@ class TrtllmEngine:
         """See `Engine.generate`."""
         started = self._admit(request)
         received = None if handoff is None else self._received(started.info, handoff)
-        submit = started.submissions.submit(request, streaming=True)
+        submit = partial(self._submit, started.submissions.submit(request, streaming=True))
         with self._call(started, request, submit, received) as call:
             usage = None
             while usage is None:
@@ -176,7 +174,7 @@ class TrtllmEngine:
             chunk = await call.next()
             own = to_wire(call.result, started.info.model_fingerprint)
         if chunk.finish_reason is not FinishReason.ERROR:
-            self._lease()
+            self._leases.lease()
         return PrefillResult(
             replace(chunk, usage=call.answer.usage()), Handoff(engine=NAME, ticket=None, own=own)
         )
@@ -206,7 +204,7 @@ class TrtllmEngine:
             ledgers=started.ledgers,
             info=started.info,
             num_calls=0 if self._dead else len(self._calls),
-            num_leases=len(self._leases),
+            leases=self._leases,
         )
 
     def metrics(self) -> list[Metric]:
@@ -286,6 +284,7 @@ class TrtllmEngine:
             num_ranks=info.num_ranks,
             deliver=lambda rank, events: self._events[rank].put_nowait(events),
             died=self.broke,
+            measured=self._measured,
             metrics=metrics,
         )
         submissions = Submissions(llm, self._library, self._config, info, tokenizer)
@@ -362,6 +361,12 @@ class TrtllmEngine:
         finally:
             call.close()
 
+    def _submit(self, submit: Callable[[Any], Any], received: Any) -> Any:
+        """With a handoff, or both phases here; without disaggregation there are no phases."""
+        if received is None and self._config.disaggregated:
+            received = both_phases(self._library)
+        return submit(received)
+
     def _received(self, info: EngineInfo, handoff: Handoff) -> Any:
         """TensorRT-LLM's parameters in a handoff; None where the prompt is better computed."""
         try:
@@ -372,16 +377,8 @@ class TrtllmEngine:
             self._totals.transfer_failures += 1
             return None
 
-    def _lease(self) -> None:
-        """Count a handoff as waiting for as long as TensorRT-LLM may keep its blocks."""
-        loop = asyncio.get_running_loop()
-
-        def expire() -> None:
-            self._leases.discard(handle)
-            self._changed.set()
-
-        handle = loop.call_later(self._config.transfer_lease_s, expire)
-        self._leases.add(handle)
+    def _measured(self, num_used: int) -> None:
+        self._leases.used(num_used, len(self._calls))
 
     def _end_events(self, last: EngineDeadError | None) -> None:
         """Let the readers of every rank's events end."""
@@ -397,6 +394,4 @@ class TrtllmEngine:
         self._dead = self._dead or dead
         for call in tuple(self._calls):
             call.abandon(self._dead)
-        for lease in self._leases:
-            lease.cancel()
         self._leases.clear()

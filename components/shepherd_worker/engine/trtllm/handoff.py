@@ -59,6 +59,11 @@ def context_only(library: Library, request_id: int | None) -> Any:
     return library.DisaggregatedParams(**wanted, **numbered)
 
 
+def both_phases(library: Library) -> Any:
+    """The parameters of a request that a worker of either role serves alone, such as a probe."""
+    return library.DisaggregatedParams(request_type="context_and_generation")
+
+
 def to_wire(result: Any, model_fingerprint: bytes) -> dict[str, Any]:
     """What a finished context-only result says to the decode worker, as JSON values."""
     params = result.outputs[0].disaggregated_params or result.disaggregated_params

@@ -60,16 +60,18 @@ class Poller:
         num_ranks: int,
         deliver: Callable[[int, tuple[CacheEvent, ...]], None],
         died: Callable[[BaseException], None],
+        measured: Callable[[int], None],
         metrics: NativeMetrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`deliver` (a rank's events) and `died` are called on the event loop."""
+        """Called on the event loop: `deliver` with a rank's events, `measured` with blocks in use."""
         self.stats = IterationStats()
         self.reader = EventReader(num_ranks)
         self._llm = llm
         self._ledgers = ledgers
         self._deliver = deliver
         self._died = died
+        self._measured = measured
         self._metrics = metrics
         self._clock = clock
         self._notes: deque[Note] = deque()
@@ -148,6 +150,7 @@ class Poller:
         for row in rows:
             self.stats.add(row)
             self._metrics.row(row)
+            self._call(self._measured, self.stats.load().num_used)
         self._ledgers.settle(self._clock())
         self._give()
         return bool(events or rows or len(self._ledgers.tracks))

@@ -15,6 +15,7 @@ from typing import Any
 
 from shepherd_events.events import Tier
 from shepherd_worker.engine.protocol import EngineInfo, EngineStats
+from shepherd_worker.engine.trtllm.leases import Leases
 from shepherd_worker.engine.trtllm.ranks import Ledgers
 
 log = logging.getLogger(__name__)
@@ -99,12 +100,12 @@ def engine_stats(
     ledgers: Ledgers,
     info: EngineInfo,
     num_calls: int,
-    num_leases: int,
+    leases: Leases,
 ) -> EngineStats:
     """Our statistics, from the adapter's counts, TensorRT-LLM's rows and the ledgers."""
     num_waiting = min(load.num_waiting, num_calls)
     total = info.num_blocks.get(Tier.DEVICE, 0)
-    busy = bool(num_calls or num_leases)
+    busy = bool(num_calls or leases)
     used = min(load.num_used, total) if busy else 0
     resident = ledgers.num_resident
     cached = min(resident[Tier.DEVICE], total - used)
@@ -132,7 +133,8 @@ def engine_stats(
         requests_failed_total=totals.failed,
         requests_refused_total=totals.refused,
         transfer_failures_total=totals.transfer_failures,
-        leases=num_leases,
+        leases=len(leases),
+        leases_expired_total=leases.expired_total,
     )
 
 
