@@ -29,6 +29,7 @@ from shepherd_events.discovery import KV_STREAM_ENDPOINT
 from shepherd_events.events import BlocksRemoved, BlocksStored, Tier
 from shepherd_worker.config import Role, WorkerConfig
 from shepherd_worker.engine.protocol import EngineInfo, EngineStats
+from shepherd_worker.engine.trtllm.model import holds_engines
 from shepherd_worker.errors import (
     DrainDeadlineError,
     EncodeWorkerError,
@@ -130,7 +131,7 @@ class Registration:
             ModelInput.Tokens,
             serves,
             self._generate,
-            config.model,
+            config.tokenizer if holds_engines(config.model) else config.model,
             config.model_name,
             kv_cache_block_size=info.block_size,
             runtime_config=runtime_config,

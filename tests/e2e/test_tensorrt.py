@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -23,7 +24,9 @@ LATEST = "1.3.0rc26"
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def worker(stack: Stack, model_dir: Path) -> Service:
     args = ("--model", str(model_dir), "--served-model-name", MODEL)
-    return await stack.worker("trtllm", *args, env=fake_environment())
+    forced = "forced=dynamo.logits_processing.examples:ForcedSequenceLogitsProcessor"
+    steering = ("--logits-processor", forced)
+    return await stack.worker("trtllm", *args, *steering, env=fake_environment())
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -96,6 +99,41 @@ async def test_what_the_worker_refuses_in_a_completion_is_never_answered(client:
     for refused in ({"prompt_logprobs": 2}, {"echo": True, "logprobs": 1}):
         status, answer = await client.post("completions", {"prompt": "hello", **refused})
         assert (status, "choices" in answer) == (500, False)
+
+
+async def test_answers_are_steered_by_schemas_and_processors(client: Client) -> None:
+    asked = [{"role": "user", "content": "north or south?"}]
+    schema = {"name": "way", "schema": {"enum": ["north", "south"]}, "strict": True}
+    shape = {"type": "json_schema", "json_schema": schema}
+    kept = await client.chat(asked, max_tokens=60, response_format=shape)
+    arguments = json.dumps({"token_ids": [70, 71, 72], "eos_token_id": 1})
+    annotation = {"annotations": [f"logits_processor:forced:{arguments}"]}
+    forced = [await client.complete(word, max_tokens=9, nvext=annotation) for word in ("x", "y")]
+
+    assert json.loads(kept["choices"][0]["message"]["content"]) in {"north", "south"}
+    assert forced[0]["choices"] == forced[1]["choices"]
+    assert forced[0]["choices"][0]["finish_reason"] == "stop"
+
+
+async def test_engines_that_were_built_ahead_are_served(
+    stack: Stack, client: Client, model_dir: Path, tmp_path: Path
+) -> None:
+    """The frontend is told the tokenizer's directory: a built engine has none."""
+    settings = {
+        "pretrained_config": {"vocab_size": 384},
+        "build_config": {"max_seq_len": 256, "max_batch_size": 8},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    (tmp_path / "rank0.engine").write_bytes(b"engine")
+    args = ("--engine-dir", str(tmp_path), "--tokenizer", str(model_dir))
+    where = ("--served-model-name", "built", "--component", "built")
+    await stack.worker("built", *args, *where, env=fake_environment("1.2.0"))
+    await stack.model_served(client.frontend, "built")
+    built = Client(stack, client.frontend, "built")
+
+    assert await built.complete("hello", max_tokens=9) | {"id": "", "created": 0, "model": ""} == (
+        await client.complete("hello", max_tokens=9) | {"id": "", "created": 0, "model": ""}
+    )
 
 
 async def test_clients_that_leave_free_their_places(

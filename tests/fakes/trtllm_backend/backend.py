@@ -26,6 +26,7 @@ from shepherd_worker.engine.protocol import EngineConfig, EngineInfo, EngineStat
 from shepherd_worker.request import FinishReason, GenerateRequest, TokenChunk
 from shepherd_worker.wire import parse_handoff, render_handoff
 from trtllm_backend.kv_events import KvEvents
+from trtllm_backend.requests import BRIDGE, Bridge
 
 LEASE_POLL_S = 0.005
 NEXT_RUNNERS: deque[Runner] = deque()
@@ -278,5 +279,6 @@ def engine_config(args: dict[str, Any], **given: Any) -> EngineConfig:
         max_num_tokens=args["max_num_tokens"] or 8192,
         max_seq_len=args["max_seq_len"],
         max_waiting=1_000_000,
+        logits_processors=(f"{BRIDGE}={Bridge.__module__}:{Bridge.__qualname__}",),
         **given,
     )

@@ -168,16 +168,6 @@ def test_a_connector_is_a_preset_or_three_names() -> None:
         arguments(kv_connector="disk:/x")
 
 
-def test_built_engines_are_refused_where_they_cannot_run(tmp_path: Path) -> None:
-    (tmp_path / "rank0.engine").write_bytes(b"engine")
-    use_fake_trtllm()
-
-    with pytest.raises(
-        UnusableInputError, match=r"TensorRT-LLM 1\.3\.0rc20 cannot run.*1\.3\.0rc21"
-    ):
-        create_engine("trtllm", config(model=str(tmp_path)))
-
-
 def test_without_the_wheel_the_error_says_what_to_do() -> None:
     with (
         no_trtllm(),

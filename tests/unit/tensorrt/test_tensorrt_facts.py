@@ -148,5 +148,5 @@ def test_the_adapter_looks_for_no_name_that_the_facts_do_not_have() -> None:
 
     assert len(calls) >= 10
     for name, *where in (call for call in calls if call):
-        assert name in known | {"LlmArgs", "TorchLlmArgs"}, name
+        assert name in known | {"LlmArgs", "TorchLlmArgs", "TrtLlmArgs"}, name
         assert set(where) <= modules, name

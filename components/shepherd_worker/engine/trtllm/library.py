@@ -77,7 +77,7 @@ def load_library(*, autodeploy: bool = False, built_engine: bool = False) -> Lib
     return Library(
         version=version,
         LLM=llm,
-        llm_arguments=_arguments_of(llm, autodeploy=autodeploy),
+        llm_arguments=_arguments_of(llm, autodeploy=autodeploy, built_engine=built_engine),
         generate_arguments=frozenset(inspect.signature(llm.generate_async).parameters),
         SamplingParams=api.SamplingParams,
         GuidedDecodingParams=_find("GuidedDecodingParams", api.__name__),
@@ -144,10 +144,15 @@ def _llm_class(version: str, *, autodeploy: bool, built_engine: bool) -> Any:
     return found
 
 
-def _arguments_of(llm: Any, *, autodeploy: bool) -> frozenset[str]:
+def _arguments_of(llm: Any, *, autodeploy: bool, built_engine: bool) -> frozenset[str]:
     named = frozenset(inspect.signature(llm.__init__).parameters) - {"self", "kwargs"}
-    where = "tensorrt_llm._torch.auto_deploy" if autodeploy else "tensorrt_llm.llmapi.llm_args"
-    arguments = _find("LlmArgs" if autodeploy else "TorchLlmArgs", where, where + ".llm_args")
+    if autodeploy:
+        where = "tensorrt_llm._torch.auto_deploy"
+        arguments = _find("LlmArgs", where, where + ".llm_args")
+    elif built_engine:
+        arguments = _find("TrtLlmArgs", "tensorrt_llm.llmapi.llm_args")
+    else:
+        arguments = _find("TorchLlmArgs", "tensorrt_llm.llmapi.llm_args")
     return named | (frozenset() if arguments is None else fields_of(arguments)) | {"backend"}
 
 

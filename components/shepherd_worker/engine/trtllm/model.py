@@ -28,6 +28,7 @@ class ModelFiles:
     """A model's directory, read without loading it."""
 
     directory: Path
+    """Where its tokenizer and configuration are."""
     fingerprint: bytes
     vocab_size: int
     max_seq_len: int
@@ -116,7 +117,7 @@ def _read_engines(config: EngineConfig) -> ModelFiles:
     build = settings.get("build_config", {})
     tokenizer_directory = find_model(config.tokenizer)
     return ModelFiles(
-        directory=directory,
+        directory=tokenizer_directory,
         fingerprint=digest.digest(),
         vocab_size=int(pretrained.get("vocab_size", 2**31)),
         max_seq_len=int(build.get("max_seq_len") or pretrained.get("max_position_embeddings")),

@@ -10,15 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from trtllm_backend.backend import Backend, engine_config
+from trtllm_backend.requests import to_request
 from trtllm_backend.variants import VARIANT, parameters
 
-from shepherd_worker.request import (
-    GenerateRequest,
-    Retention,
-    RetentionRange,
-    Sampling,
-    StopConditions,
-)
 from tensorrt_llm.executor.result import GenerationResult, IterationResult, RequestOutput
 from tensorrt_llm.executor.utils import RequestError
 from tensorrt_llm.llmapi.llm_args import TorchLlmArgs
@@ -85,7 +79,7 @@ class BaseLLM:
         self._stats = IterationResult(self._take_row)
 
     def _make_backend(self) -> Backend:
-        args = self.args.__dict__
+        args = self._backend_args()
         kv = self.args.kv_cache_config
         drafts = self.args.speculative_config
         given = (
@@ -103,6 +97,10 @@ class BaseLLM:
             event_buffer=kv.event_buffer_max_size if kv.enable_block_reuse else 0,
             stats=self.args.enable_iter_perf_stats,
         )
+
+    def _backend_args(self) -> dict[str, Any]:
+        args: dict[str, Any] = self.args.__dict__
+        return args
 
     @_as_in_this_version
     def generate_async(
@@ -138,8 +136,8 @@ class BaseLLM:
         for results in (self._events, self._stats):
             results.mark_undone()
         result._abort = self._backend.submit(
-            _request(result.request_id, prompt, params, lora_request, cache_salt or "",
-                     kv_cache_retention_config),
+            to_request(result.request_id, prompt, params, lora_request, cache_salt or "",
+                       kv_cache_retention_config),
             result.deliver,
             opaque_state=opaque,
             prefill_only=kind == "context_only",
@@ -171,6 +169,8 @@ class BaseLLM:
             raise RuntimeError("stop strings need a tokenizer")
         if kind in {"context_only", "generation_only"} and not self.args.cache_transceiver_config:
             raise RequestError("disaggregation needs a cache_transceiver_config")
+        if params.guided_decoding is not None and not self.args.guided_decoding_backend:
+            raise RequestError("guided decoding needs a guided_decoding_backend")
         if kind == "generation_only" and disagg.multimodal_embedding_handles:
             raise ValueError("generation_only must not carry multimodal_embedding_handles")
         params.pad_id = params.end_id if params.pad_id is None else params.pad_id
@@ -289,59 +289,6 @@ class MultimodalEncoder(BaseLLM):
 
     def generate_async(self, inputs: Any, sampling_params: Any = None) -> Any:
         raise NotImplementedError
-
-
-def _request(
-    request_id: int, prompt: list[int], params: Any, lora: Any, salt: str, retention: Any
-) -> GenerateRequest:
-    """The request as the embedded engine takes it."""
-    from array import array
-
-    return GenerateRequest(
-        request_id=str(request_id),
-        token_ids=array("I", prompt),
-        sampling=Sampling(
-            temperature=0.0
-            if params._greedy
-            else (1.0 if params.temperature is None else params.temperature),
-            top_p=params.top_p or 1.0,
-            top_k=params.top_k or 0,
-            min_p=params.min_p or 0.0,
-            seed=params.seed,
-            repetition_penalty=params.repetition_penalty or 1.0,
-            presence_penalty=params.presence_penalty or 0.0,
-            frequency_penalty=params.frequency_penalty or 0.0,
-        ),
-        stops=StopConditions(
-            max_tokens=params.max_tokens,
-            min_tokens=params.min_tokens or 0,
-            stop_token_ids=frozenset(() if params.ignore_eos else params.stop_token_ids or ()),
-            eos_token_ids=frozenset({params.end_id} if params.end_id >= 0 else ()),
-            ignore_eos=params.ignore_eos,
-        ),
-        logprobs=params.logprobs,
-        cache_salt=salt,
-        lora_name="" if lora is None else lora.lora_name,
-        retention=None if retention is None else _retention(retention),
-    )
-
-
-def _retention(config: Any) -> Retention:
-    ranges = tuple(
-        RetentionRange(
-            start=each.token_start,
-            stop=each.token_end,
-            priority=each.priority,
-            duration_s=each.duration_ms and each.duration_ms.total_seconds(),
-        )
-        for each in config.token_range_retention_configs
-    )
-    decode_duration = config.decode_duration_ms
-    return Retention(
-        ranges=ranges,
-        decode_priority=config.decode_retention_priority,
-        decode_duration_s=decode_duration and decode_duration.total_seconds(),
-    )
 
 
 __all__ = ["LLM", "BaseLLM", "MultimodalEncoder", "SamplingParams"]

@@ -84,6 +84,36 @@ class TorchLlmArgs(BaseLlmArgs):
     """The PyTorch backend's."""
 
 
+_TORCH_ONLY = {
+    "enable_iter_perf_stats",
+    "enable_iter_req_stats",
+    "kv_connector_config",
+    "attention_dp_config",
+    "cuda_graph_config",
+    "disable_overlap_scheduler",
+    "stream_interval",
+    "enable_autotuner",
+    "encode_only",
+    "mm_encoder_only",
+}
+
+
+class TrtLlmArgs(BaseLlmArgs):
+    """The TensorRT backend's, which lacks what only PyTorch has; removed with it."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _reject(cls, given: dict[str, Any]) -> dict[str, Any]:
+        if foreign := _TORCH_ONLY & given.keys():
+            raise ValueError(f"the TensorRT backend has no {', '.join(sorted(foreign))}")
+        return given
+
+
+TrtLlmArgs.model_fields = {  # type: ignore[misc]
+    name: field for name, field in BaseLlmArgs.model_fields.items() if name not in _TORCH_ONLY
+}
+
+
 def update_llm_args_with_extra_dict(
     llm_args: dict[str, Any],
     llm_args_dict: dict[str, Any],
