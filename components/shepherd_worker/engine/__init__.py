@@ -69,7 +69,12 @@ def create_encoder(name: Literal["torch", "trtllm", "fake"], config: EngineConfi
 
             encoder = FakeImageEncoder(config)
         case "trtllm":
-            raise UnreachableError("--role encode: this version encodes with --engine torch only")
+            from shepherd_worker.engine.trtllm.encoder import (  # noqa: PLC0415 - as `_create_trtllm`
+                TrtllmImageEncoder,
+            )
+            from shepherd_worker.engine.trtllm.library import load_library  # noqa: PLC0415 - as above
+
+            encoder = TrtllmImageEncoder(config, load_library())
         case _:
             assert_never(name)
     from shepherd_worker.engine.encoder import EncoderEngine  # noqa: PLC0415 - see docstring

@@ -25,6 +25,7 @@ from shepherd_worker.engine.fake import FakeRunner
 from shepherd_worker.engine.protocol import EngineConfig, EngineInfo, EngineStats, Handoff
 from shepherd_worker.request import FinishReason, GenerateRequest, TokenChunk
 from shepherd_worker.wire import parse_handoff, render_handoff
+from trtllm_backend.images import COMPUTED
 from trtllm_backend.kv_events import KvEvents
 from trtllm_backend.requests import BRIDGE, Bridge
 
@@ -189,7 +190,10 @@ async def _generate(
 
 async def _prefill(engine: EmbeddedEngine, request: GenerateRequest) -> AsyncIterator[Step]:
     result = await engine.prefill(request)
-    yield Step(result.chunk, json.dumps(render_handoff(result.handoff)).encode())
+    state = json.dumps(render_handoff(result.handoff)).encode()
+    if request.images:
+        COMPUTED[state] = request
+    yield Step(result.chunk, state)
 
 
 async def _run(steps: AsyncIterator[Step], deliver: Callable[[Step | Exception], None]) -> None:

@@ -91,10 +91,30 @@ class KvEvents:
                 event.token_ids[index * size : (index + 1) * size],
                 event.context.cache_salt_id,
             )
+            | self._media(event, index)
             for index in run
         ]
         parent_hash = None if parent is None else _name(parent)
         self._say({"type": "stored", "parent_hash": parent_hash, "blocks": blocks})
+
+    def _media(self, event: BlocksStored, index: int) -> dict[str, Any]:
+        """What a block with images says of them: tokens beyond the vocabulary, and keys since 1.3."""
+        size = self._info.block_size
+        first = (event.start_block + index) * size
+        spans = [key.span for key in event.media if key.block_index == index]
+        if not spans:
+            return {}
+        token_ids = event.token_ids[index * size : (index + 1) * size]
+        for span in spans:
+            for at in range(max(first, span.offset), min(first + size, span.offset + span.length)):
+                token_ids[at - first] = self._info.vocab_size + 1
+        told: dict[str, Any] = {"tokens": list(_tokens(token_ids))}
+        if VARIANT.salted_events:
+            told["mm_keys"] = [
+                {"type": "mm_key", "hash": span.digest.hex() * 2, "start_offset": 0}
+                for span in spans
+            ]
+        return told
 
     def _moved(self, block: int, old: int, new: int) -> None:
         diff = {"type": "event_diff", "new_value": new, "old_value": old}

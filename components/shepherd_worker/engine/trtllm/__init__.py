@@ -9,6 +9,8 @@
     submission.py    a request -> its call of `generate_async`
     sampling.py      a request -> its sampling parameters
     logits.py        our logits processors, in its process
+    images.py        a request's pictures -> its multimodal inputs
+    encoder.py       its encoder of pictures, for a worker of its own
     call.py          that call, from submission to its end
     answer.py        its growing outputs -> our chunks
     handoff.py       its disaggregated parameters <-> our handoff

@@ -25,6 +25,12 @@ from typing import Any
 from prometheus_client.core import Metric
 
 from shepherd_worker.engine.embedded.stop_strings import load_tokenizer
+from shepherd_worker.engine.embedded.transfer.service import (
+    FRAME_TIMEOUT_S,
+    TransferService,
+    transfer_options,
+)
+from shepherd_worker.engine.embeddings import fetch_embeddings
 from shepherd_worker.engine.protocol import (
     CacheEvent,
     EncodedImage,
@@ -38,6 +44,7 @@ from shepherd_worker.engine.trtllm.blocking import in_daemon
 from shepherd_worker.engine.trtllm.call import Call
 from shepherd_worker.engine.trtllm.construction import engine_arguments
 from shepherd_worker.engine.trtllm.handoff import (
+    PROMPT,
     HandoffError,
     RequestIds,
     both_phases,
@@ -45,6 +52,7 @@ from shepherd_worker.engine.trtllm.handoff import (
     from_wire,
     to_wire,
 )
+from shepherd_worker.engine.trtllm.images import TrtllmImageProcessor, load_processor
 from shepherd_worker.engine.trtllm.leases import Leases
 from shepherd_worker.engine.trtllm.library import Library
 from shepherd_worker.engine.trtllm.metrics import own_metrics
@@ -84,6 +92,8 @@ class Started:
     poller: Poller
     ledgers: Ledgers
     metrics: NativeMetrics
+    images: TrtllmImageProcessor | None
+    """None where the model reads text only."""
 
 
 class TrtllmEngine:
@@ -126,6 +136,7 @@ class TrtllmEngine:
         self._loading: asyncio.Future[Any] | None = None
         self._given_up: asyncio.Event = asyncio.Event()
         self._started: Started | None = None
+        self._transfer: TransferService | None = None
 
     async def start(self) -> EngineInfo:
         """See `Engine.start`."""
@@ -141,12 +152,17 @@ class TrtllmEngine:
         except Exception as error:
             log.exception("TensorRT-LLM did not start")
             raise EngineFailedError(f"TensorRT-LLM did not start: {error}") from error
-        self._started = await self._ready(self._assemble(llm, model))
+        images = None
+        if model.vision is not None:
+            load = partial(load_processor, self._library, model, llm.tokenizer)
+            images = await asyncio.to_thread(load)
+            await self._open_transfer()
+        self._started = await self._ready(self._assemble(llm, model, images))
         return self._started.info
 
     def image_processor(self) -> ImageProcessor | None:
-        """See `Engine.image_processor`: images are not handed to TensorRT-LLM."""
-        return None
+        """See `Engine.image_processor`."""
+        return None if self._started is None else self._started.images
 
     async def generate(
         self, request: GenerateRequest, handoff: Handoff | None = None
@@ -154,7 +170,9 @@ class TrtllmEngine:
         """See `Engine.generate`."""
         started = self._admit(request)
         received = None if handoff is None else self._received(started.info, handoff)
-        submit = partial(self._submit, started.submissions.submit(request, streaming=True))
+        prefilled = None if handoff is None else handoff.own.get(PROMPT)
+        submissions = started.submissions.submit(request, streaming=True, prefilled=prefilled)
+        submit = partial(self._submit, submissions)
         with self._call(started, request, submit, received) as call:
             usage = None
             while usage is None:
@@ -172,7 +190,8 @@ class TrtllmEngine:
         submit = started.submissions.submit(request, streaming=False)
         with self._call(started, request, lambda _: submit(asked), None) as call:
             chunk = await call.next()
-            own = to_wire(call.result, started.info.model_fingerprint)
+            fingerprint = started.info.model_fingerprint
+            own = to_wire(call.result, fingerprint, has_images=bool(request.images))
         if chunk.finish_reason is not FinishReason.ERROR:
             self._leases.lease()
         return PrefillResult(
@@ -180,9 +199,11 @@ class TrtllmEngine:
         )
 
     async def fetch_embeddings(self, encoded: EncodedImage) -> Array | None:
-        """See `Engine.fetch_embeddings`: this engine reads text."""
-        del encoded
-        return None
+        """See `Engine.fetch_embeddings`."""
+        started = self._started
+        if started is None or self._transfer is None:
+            return None
+        return await fetch_embeddings(self._transfer, encoded, started.submissions.limits)
 
     async def cache_events(self, rank: int = 0) -> AsyncIterator[tuple[CacheEvent, ...]]:
         """See `Engine.cache_events`."""
@@ -234,6 +255,8 @@ class TrtllmEngine:
             if self._started is not None:
                 await self._started.poller.stop(POLLER_TIMEOUT_S)
             await asyncio.sleep(0)  # the poller's last events are on their way
+            if self._transfer is not None:
+                await self._transfer.close()
             if self._loading is not None:
                 await self._shutdown.end(self._loading)
             self._end_events(None)
@@ -273,7 +296,15 @@ class TrtllmEngine:
         self._end_events(dead)
         self._changed.set()
 
-    def _assemble(self, llm: Any, model: ModelFiles) -> Started:
+    async def _open_transfer(self) -> None:
+        """What fetches embeddings; nothing is fetched from here."""
+        options = transfer_options(self._config, timeout_s=FRAME_TIMEOUT_S)
+        self._transfer = TransferService(options, released=lambda: None)
+        await self._transfer.start()
+
+    def _assemble(
+        self, llm: Any, model: ModelFiles, images: TrtllmImageProcessor | None
+    ) -> Started:
         info = engine_info(NAME, llm, self._library.version, model, self._config)
         tokenizer = None if model.tokenizer_file is None else load_tokenizer(model.tokenizer_file)
         ledgers = Ledgers(info.block_size, info.model_fingerprint, info.num_ranks)
@@ -282,13 +313,14 @@ class TrtllmEngine:
             llm,
             ledgers,
             num_ranks=info.num_ranks,
+            vocab_size=info.vocab_size,
             deliver=lambda rank, events: self._events[rank].put_nowait(events),
             died=self.broke,
             measured=self._measured,
             metrics=metrics,
         )
-        submissions = Submissions(llm, self._library, self._config, info, tokenizer)
-        return Started(llm, info, submissions, poller, ledgers, metrics)
+        submissions = Submissions(llm, self._library, self._config, info, tokenizer, model.vision)
+        return Started(llm, info, submissions, poller, ledgers, metrics, images)
 
     async def _ready(self, started: Started) -> Started:
         """Begin to poll, and be warm; a start that is given up leaves no thread behind."""

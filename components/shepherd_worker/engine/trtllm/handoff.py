@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _FINGERPRINT = "model_fingerprint"
 """Ours, beside TensorRT-LLM's fields: only equal models, types and layouts exchange KV."""
+PROMPT = "prompt_token_ids"
+"""Ours, for a prompt with images."""
 _NOT_FOR_DECODE = frozenset({"request_type", "multimodal_embedding_handles", "schedule_style"})
 
 
@@ -64,10 +66,15 @@ def both_phases(library: Library) -> Any:
     return library.DisaggregatedParams(request_type="context_and_generation")
 
 
-def to_wire(result: Any, model_fingerprint: bytes) -> dict[str, Any]:
-    """What a finished context-only result says to the decode worker, as JSON values."""
+def to_wire(result: Any, model_fingerprint: bytes, *, has_images: bool = False) -> dict[str, Any]:
+    """What a finished context-only result says to the decode worker, as JSON values.
+
+    A prompt with images goes along as the engine expanded it, with tokens of its own for them.
+    """
     params = result.outputs[0].disaggregated_params or result.disaggregated_params
     wire: dict[str, Any] = {_FINGERPRINT: model_fingerprint.hex()}
+    if has_images:
+        wire[PROMPT] = list(result.prompt_token_ids)
     for field in () if params is None else dataclasses.fields(params):
         value = getattr(params, field.name)
         if value is None or field.name in _NOT_FOR_DECODE:
@@ -91,7 +98,7 @@ def from_wire(library: Library, wire: Mapping[str, Any], model_fingerprint: byte
     """
     if wire.get(_FINGERPRINT) != model_fingerprint.hex():
         raise HandoffError("the other side serves another model, type or block size")
-    theirs = {name: value for name, value in wire.items() if name != _FINGERPRINT}
+    theirs = {name: value for name, value in wire.items() if name not in {_FINGERPRINT, PROMPT}}
     known = known_only(theirs, fields_of(library.DisaggregatedParams), "DisaggregatedParams")
     known = {name: value for name, value in known.items() if name not in _NOT_FOR_DECODE}
     try:

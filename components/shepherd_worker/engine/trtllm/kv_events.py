@@ -72,8 +72,10 @@ KvEvent = Stored | Removed | Moved | Lost
 class EventReader:
     """Reads the dictionaries of one engine, in the order in which it gave them."""
 
-    def __init__(self, num_ranks: int = 1) -> None:
+    def __init__(self, num_ranks: int = 1, vocab_size: int = 2**32) -> None:
+        """The engine writes tokens beyond the vocabulary for an image, also where it says no more."""
         self._num_ranks = num_ranks
+        self._vocab_size = vocab_size
         self.num_unknown = 0
         """Events of a kind or form that is not known here."""
         self.num_blocks: dict[int, tuple[int, ...]] = {}
@@ -119,11 +121,30 @@ class EventReader:
         if window < self._largest_window:
             return None
         try:
+            if kind == "stored":
+                return self._stored(data)
             return _READERS[str(kind)](data)
         except (KeyError, TypeError, ValueError) as error:
             self.num_unknown += 1
             log.warning("an event of type %s of TensorRT-LLM cannot be read: %r", kind, error)
             return None
+
+    def _stored(self, data: dict[str, Any]) -> Stored:
+        parent = data["parent_hash"]
+        return Stored(
+            None if parent is None else name_of(parent),
+            tuple(self._stored_block(block) for block in data["blocks"]),
+        )
+
+    def _stored_block(self, block: dict[str, Any]) -> StoredBlock:
+        token_ids = array("I", [token["token_id"] for token in block["tokens"]])
+        return StoredBlock(
+            name=name_of(block["block_hash"]),
+            token_ids=token_ids,
+            cache_salt=(block["cache_salt"] or "") if "cache_salt" in block else None,
+            has_media=bool(block.get("mm_keys")) or max(token_ids, default=0) >= self._vocab_size,
+            level=block.get("cache_level") or 0,
+        )
 
 
 def name_of(block_hash: Any) -> BlockName:
@@ -139,24 +160,6 @@ def name_of(block_hash: Any) -> BlockName:
     raise TypeError(f"a block hash of type {type(block_hash).__name__}")
 
 
-def _stored(data: dict[str, Any]) -> Stored:
-    parent = data["parent_hash"]
-    return Stored(
-        None if parent is None else name_of(parent),
-        tuple(_stored_block(block) for block in data["blocks"]),
-    )
-
-
-def _stored_block(block: dict[str, Any]) -> StoredBlock:
-    return StoredBlock(
-        name=name_of(block["block_hash"]),
-        token_ids=array("I", [token["token_id"] for token in block["tokens"]]),
-        cache_salt=(block["cache_salt"] or "") if "cache_salt" in block else None,
-        has_media=bool(block.get("mm_keys")),
-        level=block.get("cache_level") or 0,
-    )
-
-
 def _removed(data: dict[str, Any]) -> Removed:
     return Removed(tuple(name_of(each) for each in data["block_hashes"]))
 
@@ -170,7 +173,6 @@ def _updated(data: dict[str, Any]) -> Moved | None:
 
 
 _READERS: dict[str, Callable[[dict[str, Any]], KvEvent | None]] = {
-    "stored": _stored,
     "removed": _removed,
     "updated": _updated,
 }

@@ -21,13 +21,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterable
 
-from shepherd_events.block_hash import block_hash, root_hash, salt_id
+from shepherd_events.block_hash import block_hash, media_between, root_hash, salt_id
 from shepherd_events.events import (
     BlockHash,
     BlocksRemoved,
     BlocksReused,
     BlocksStored,
     CacheContext,
+    MediaKey,
     Tier,
 )
 from shepherd_worker.engine.protocol import CacheEvent, SequenceFinished
@@ -166,8 +167,10 @@ class Ledger:
         name, tokens = stored.name, stored.token_ids
         if name in self._blocks:
             return self._blocks[name]
-        if len(tokens) < self._block_size or stored.has_media:
+        if len(tokens) < self._block_size:
             return None
+        if stored.has_media:
+            return self._place_images(stored, parent)
         if parent is not None:
             context, root = parent.context, parent.block_hash
         else:
@@ -184,9 +187,38 @@ class Ledger:
             origin=None if filling is None else filling.origin,
             tier=TIERS.get(stored.level, Tier.DEVICE),
         )
-        self._blocks[name] = block
-        if parent is not None:
-            parent.children[name] = block
+        return self._add(block)
+
+    def _place_images(self, stored: StoredBlock, parent: LedgerBlock | None) -> LedgerBlock | None:
+        """A block with images is known by the request that shows them: it has their digests.
+
+        Of several, one that lacks the block is taken, since the engine tells each but once.
+        """
+        position = 0 if parent is None else parent.position + 1
+        above = None if parent is None else parent.block_hash
+        shown = self._tracks.showing(above, position, stored.token_ids, self._rank)
+        fresh = (track for track in shown if not self._resident.has(track.hashes[position]))
+        track = next(fresh, shown[0] if shown else None)
+        if track is None:
+            return None
+        start, stop = position * self._block_size, (position + 1) * self._block_size
+        block = LedgerBlock(
+            name=stored.name,
+            block_hash=track.hashes[position],
+            parent=parent,
+            position=position,
+            token_ids=track.token_ids[start:stop],
+            context=track.context,
+            origin=track.origin,
+            tier=TIERS.get(stored.level, Tier.DEVICE),
+            media=media_between(track.media, start, stop),
+        )
+        return self._add(block)
+
+    def _add(self, block: LedgerBlock) -> LedgerBlock:
+        self._blocks[block.name] = block
+        if block.parent is not None:
+            block.parent.children[block.name] = block
         return block
 
     def _begin_chain(self, stored: StoredBlock) -> tuple[CacheContext, BlockHash]:
@@ -319,6 +351,11 @@ class Ledger:
                 tier=first.tier,
                 context=first.context,
                 origin=first.origin,
+                media=tuple(
+                    MediaKey(index, span)
+                    for index, block in enumerate(piece)
+                    for span in block.media
+                ),
             )
         )
 

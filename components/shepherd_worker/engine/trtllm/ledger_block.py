@@ -6,7 +6,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from shepherd_events.events import Attribution, BlockHash, CacheContext, Tier
+from shepherd_events.events import Attribution, BlockHash, CacheContext, MediaSpan, Tier
 from shepherd_worker.engine.trtllm.kv_events import BlockName
 
 TIERS = {0: Tier.DEVICE, 1: Tier.HOST}
@@ -27,6 +27,8 @@ class LedgerBlock:
     origin: Attribution | None
     tier: Tier
     children: dict[BlockName, LedgerBlock] = field(default_factory=dict)
+    media: tuple[MediaSpan, ...] = ()
+    """The images that its tokens stand for, wholly or in part."""
     told: bool = False
     """Whether readers know of it; not so after a loss, until something proves it."""
 
@@ -44,7 +46,7 @@ class LedgerCounts:
     losses: int = 0
     """Times that everything had to be taken back."""
     unmapped: int = 0
-    """Full blocks that cannot be told: their chain's beginning is not known, or they hold media."""
+    """Full blocks that cannot be told: their chain's beginning is not known, or whose images they hold."""
     late: int = 0
     """Ends of sequences that were told although blocks of theirs were not stored in time."""
 

@@ -51,6 +51,11 @@ class Library:
     MetricsCollector: Any
     read_extra_options: Callable[..., dict[str, Any]]
     disagg_request_id: Callable[..., int] | None
+    create_input_processor: Callable[..., Any]
+    """Takes a model's directory and its tokenizer, gives what expands its prompts."""
+    MultimodalEncoder: Any
+    SharedTensorContainer: Any
+    """Opens the tensors behind handles."""
 
 
 def load_library(*, autodeploy: bool = False, built_engine: bool = False) -> Library:
@@ -95,6 +100,9 @@ def load_library(*, autodeploy: bool = False, built_engine: bool = False) -> Lib
             "update_llm_args_with_extra_options", "tensorrt_llm.llmapi.llm_utils"
         ),
         disagg_request_id=_find("get_global_disagg_request_id", "tensorrt_llm.llmapi.disagg_utils"),
+        create_input_processor=_find("create_input_processor", "tensorrt_llm.inputs"),
+        MultimodalEncoder=_find("MultimodalEncoder", "tensorrt_llm"),
+        SharedTensorContainer=_find("SharedTensorContainer", "tensorrt_llm._torch.shared_tensor"),
     )
 
 

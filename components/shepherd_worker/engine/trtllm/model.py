@@ -19,6 +19,7 @@ from shepherd_events.events import Tier
 from shepherd_worker.engine.embedded.weights import find_model, find_weights, fingerprint
 from shepherd_worker.engine.protocol import EngineConfig, EngineInfo
 from shepherd_worker.errors import UnusableInputError
+from shepherd_worker.image import VisionLimits
 
 _ENGINE_FILE = "rank0.engine"
 
@@ -35,6 +36,8 @@ class ModelFiles:
     """Positions that the model knows."""
     eos_token_ids: frozenset[int]
     tokenizer_file: Path | None
+    vision: VisionLimits | None = None
+    """None: the model reads text only."""
 
 
 def holds_engines(model: str) -> bool:
@@ -61,7 +64,19 @@ def read_model(config: EngineConfig) -> ModelFiles:
         max_seq_len=int(text.get("max_position_embeddings", 2**20)),
         eos_token_ids=_eos(directory, text),
         tokenizer_file=_tokenizer(config, directory),
+        vision=_vision(config, directory, settings, text),
     )
+
+
+def _vision(
+    config: EngineConfig, directory: Path, settings: Mapping[str, Any], text: Mapping[str, Any]
+) -> VisionLimits | None:
+    """A model that reads images names the token that stands for one."""
+    token_id = settings.get("image_token_id", settings.get("image_token_index"))
+    if token_id is None:
+        return None
+    identity = fingerprint(directory, find_weights(directory), f"trtllm/embeddings/{config.dtype}")
+    return VisionLimits(int(token_id), int(text["hidden_size"]), identity)
 
 
 def engine_info(

@@ -58,6 +58,7 @@ class Poller:
         ledgers: Ledgers,
         *,
         num_ranks: int,
+        vocab_size: int,
         deliver: Callable[[int, tuple[CacheEvent, ...]], None],
         died: Callable[[BaseException], None],
         measured: Callable[[int], None],
@@ -66,7 +67,7 @@ class Poller:
     ) -> None:
         """Called on the event loop: `deliver` with a rank's events, `measured` with blocks in use."""
         self.stats = IterationStats()
-        self.reader = EventReader(num_ranks)
+        self.reader = EventReader(num_ranks, vocab_size)
         self._llm = llm
         self._ledgers = ledgers
         self._deliver = deliver

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,14 @@ from shepherd_events.events import CacheContext
 from shepherd_worker.engine.embedded.stop_strings import StopStrings
 from shepherd_worker.engine.protocol import EngineConfig, EngineInfo
 from shepherd_worker.engine.trtllm.answer import Answer
+from shepherd_worker.engine.trtllm.images import inputs_of
 from shepherd_worker.engine.trtllm.library import Library
 from shepherd_worker.engine.trtllm.logits import ProcessorDoor
 from shepherd_worker.engine.trtllm.sampling import sampling_params
 from shepherd_worker.engine.trtllm.tracks import Track
 from shepherd_worker.engine.validation import RequestLimits, check_request, clip_max_tokens
 from shepherd_worker.errors import InvalidRequestError
+from shepherd_worker.image import VisionLimits
 from shepherd_worker.request import GenerateRequest, Retention
 
 
@@ -34,6 +36,7 @@ class Submissions:
         config: EngineConfig,
         info: EngineInfo,
         tokenizer: Tokenizer | None,
+        vision: VisionLimits | None,
     ) -> None:
         self._llm = llm
         self._library = library
@@ -47,11 +50,12 @@ class Submissions:
             config.tokenizer or info.model_directory,
             test=config.test_logits_processor,
         )
-        self._limits = RequestLimits(
+        self.limits = RequestLimits(
             vocab_size=info.vocab_size,
             max_seq_len=info.max_seq_len,
             matches_stop_strings=tokenizer is not None,
             serves_lora=bool(self._adapters),
+            vision=vision,
             num_ranks=info.num_ranks,
         )
 
@@ -61,7 +65,7 @@ class Submissions:
         Raises:
             InvalidRequestError: names the field, its value and what it may be.
         """
-        check_request(request, self._limits)
+        check_request(request, self.limits)
         self._door.processor(request.logits_processors)
         if request.lora_name and request.lora_name not in self._adapters:
             raise InvalidRequestError("lora_name", request.lora_name, ", ".join(self._adapters))
@@ -97,14 +101,26 @@ class Submissions:
             token_ids=request.token_ids[:],
             origin=request.origin,
             started_unix_ns=started_unix_ns,
+            media=tuple(placed.span for placed in request.images),
             rank=request.dp_rank if self._info.num_ranks > 1 else 0,
         )
 
-    def submit(self, request: GenerateRequest, *, streaming: bool) -> Callable[[Any], Any]:
-        """What submits the request, with disaggregated parameters or None."""
-        return partial(self._submit, request, streaming)
+    def submit(
+        self, request: GenerateRequest, *, streaming: bool, prefilled: Sequence[int] | None = None
+    ) -> Callable[[Any], Any]:
+        """What submits the request, with disaggregated parameters or None.
 
-    def _submit(self, request: GenerateRequest, streaming: bool, disaggregated: Any) -> Any:
+        `prefilled` is the prompt as the engine of a prefill worker expanded it.
+        """
+        return partial(self._submit, request, streaming, prefilled)
+
+    def _submit(
+        self,
+        request: GenerateRequest,
+        streaming: bool,
+        prefilled: Sequence[int] | None,
+        disaggregated: Any,
+    ) -> Any:
         """Submit now.
 
         Raises:
@@ -117,9 +133,14 @@ class Submissions:
             eos_token_ids=self._eos(request),
             logits_processor=self._door.processor(request.logits_processors),
         )
+        computed = getattr(disaggregated, "request_type", None) == "generation_only"
+        if computed and prefilled is not None:
+            inputs: Any = list(prefilled)
+        else:
+            inputs = inputs_of(request, self._tokenizer)
         try:
             return self._llm.generate_async(
-                list(request.token_ids),
+                inputs,
                 params,
                 streaming=streaming,
                 disaggregated_params=disaggregated,

@@ -12,8 +12,8 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from shepherd_events.block_hash import block_hash, salt_id
-from shepherd_events.events import Attribution, BlockHash, CacheContext
+from shepherd_events.block_hash import block_hash, media_between, salt_id
+from shepherd_events.events import Attribution, BlockHash, CacheContext, MediaSpan
 from shepherd_worker.request import FinishReason
 
 
@@ -28,6 +28,8 @@ class Track:
     """Prompt and output so far."""
     origin: Attribution | None
     started_unix_ns: int
+    media: tuple[MediaSpan, ...] = ()
+    """The images in its prompt, in order."""
     rank: int | None = 0
     """The attention rank that has its blocks; None until that is known."""
     num_prompt: int = field(init=False)
@@ -48,8 +50,9 @@ class Track:
         first = len(self._hashes)
         for index in range(first, self.num_full_blocks(block_size)):
             parent = self._hashes[-1] if self._hashes else self.root
-            tokens = self.token_ids[index * block_size : (index + 1) * block_size]
-            self._hashes.append(block_hash(parent, tokens))
+            start, stop = index * block_size, (index + 1) * block_size
+            media = media_between(self.media, start, stop)
+            self._hashes.append(block_hash(parent, self.token_ids[start:stop], media))
         return self._hashes[first:]
 
     def num_full_blocks(self, block_size: int) -> int:
@@ -66,6 +69,14 @@ class Track:
         """Whether its next block may have these tokens: the engine is ahead of what we were told."""
         known = self.token_ids[len(self._hashes) * len(token_ids) :]
         return token_ids[: len(known)] == known[: len(token_ids)]
+
+    def has_text(self, token_ids: array[int], start: int) -> bool:
+        """Whether these are its tokens from `start` on, where no image is."""
+        spans = [range(each.offset, each.offset + each.length) for each in self.media]
+        return all(
+            self.token_ids[at] == token_id or any(at in span for span in spans)
+            for at, token_id in enumerate(token_ids, start)
+        )
 
     @property
     def hashes(self) -> list[BlockHash]:
@@ -116,6 +127,23 @@ class TrackIndex:
         if len(fits) == 1:
             fits[0].rank = rank
         return min(fits, key=lambda track: track.rank is None, default=None)
+
+    def showing(
+        self, parent: BlockHash | None, position: int, token_ids: array[int], rank: int
+    ) -> list[Track]:
+        """Who has images in the block at a place of a chain, and the same text around them.
+
+        The engine writes tokens of its own for an image; `parent` is None at a chain's beginning.
+        """
+        start, size = position * self._block_size, self._block_size
+        return [
+            track
+            for track in _on(rank, self._tracks)
+            if position < len(track.hashes)
+            and media_between(track.media, start, start + size)
+            and parent in {None, track.hashes[position - 1] if position else track.root}
+            and track.has_text(token_ids, start)
+        ]
 
     def roots(self, cache_salt: str | None) -> Iterator[tuple[CacheContext, BlockHash]]:
         """What a chain may have begun with; a salt of None is one that was not told."""

@@ -1,8 +1,10 @@
-"""Multimodal inputs; not here."""
+"""Multimodal inputs."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from trtllm_backend.images import InputProcessor
 
 
 def default_multimodal_input_loader(
@@ -20,3 +22,8 @@ def default_multimodal_input_loader(
     extract_audio: bool = False,
 ) -> Any:
     raise NotImplementedError
+
+
+def create_input_processor(model_path_or_dir: str, tokenizer: Any) -> InputProcessor:
+    """What expands the prompts of a model."""
+    return InputProcessor(model_path_or_dir, tokenizer)

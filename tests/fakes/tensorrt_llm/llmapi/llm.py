@@ -9,10 +9,15 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from trtllm_backend.backend import Backend, engine_config
+from trtllm_backend.images import InputProcessor, with_images
 from trtllm_backend.requests import to_request
 from trtllm_backend.variants import VARIANT, parameters
 
+from shepherd_worker.engine.fake_vision import FakeVisionTower
+from tensorrt_llm._torch.shared_tensor import SharedTensorContainer
+from tensorrt_llm.disaggregated_params import DisaggregatedParams
 from tensorrt_llm.executor.result import GenerationResult, IterationResult, RequestOutput
 from tensorrt_llm.executor.utils import RequestError
 from tensorrt_llm.llmapi.llm_args import TorchLlmArgs
@@ -126,24 +131,41 @@ class BaseLLM:
         if not 0 <= priority <= 1:
             raise ValueError(f"priority must be within [0, 1], got {priority}")
         params = SamplingParams() if sampling_params is None else sampling_params
-        prompt = list(inputs["prompt_token_ids"] if isinstance(inputs, dict) else inputs)
+        prompt, images = self._expand(inputs)
         kind = getattr(disaggregated_params, "request_type", None)
         self._check(prompt, params, kind, disaggregated_params)
         if kind == "context_only":
             params.max_tokens = 1
-        result = RequestOutput(next(self._ids), prompt, params, disaggregated_params)
+        shown = self._processor.own_tokens(prompt, images) if images else prompt
+        result = RequestOutput(next(self._ids), shown, params, disaggregated_params)
         opaque = disaggregated_params.opaque_state if kind == "generation_only" else None
+        request = to_request(
+            result.request_id, prompt, params, lora_request, cache_salt or "",
+            kv_cache_retention_config,
+        )  # fmt: skip
         for results in (self._events, self._stats):
             results.mark_undone()
         result._abort = self._backend.submit(
-            to_request(result.request_id, prompt, params, lora_request, cache_salt or "",
-                       kv_cache_retention_config),
+            with_images(request, images, opaque),
             result.deliver,
             opaque_state=opaque,
             prefill_only=kind == "context_only",
             rank=self._rank(scheduling_params, conversation_params),
         )  # fmt: skip
         return result
+
+    def _expand(self, inputs: Any) -> tuple[list[int], tuple[Any, ...]]:
+        """Plain tokens, or a prompt with media."""
+        if not isinstance(inputs, dict):
+            return list(inputs), ()
+        if not {"multi_modal_data", "multi_modal_embeddings"} & inputs.keys():
+            return list(inputs["prompt_token_ids"]), ()
+        token_ids, images = self._processor.expand(inputs)
+        return token_ids.tolist(), images
+
+    @functools.cached_property
+    def _processor(self) -> InputProcessor:
+        return InputProcessor(str(self.args.model), None)
 
     def _rank(self, scheduling: Any, conversation: Any) -> int | None:
         """An explicit rank wins over the one that a conversation began on."""
@@ -272,7 +294,7 @@ class LLM(BaseLLM):
 
 
 class MultimodalEncoder(BaseLLM):
-    """Encodes images; not here."""
+    """The vision half of a model: handles of embeddings for every image."""
 
     def __init__(
         self,
@@ -282,13 +304,33 @@ class MultimodalEncoder(BaseLLM):
         dtype: str = "auto",
         **kwargs: Any,
     ) -> None:
-        raise NotImplementedError
+        if unknown := kwargs.keys() - {"max_batch_size", "model_kwargs"}:
+            raise ValueError(f"MultimodalEncoder got invalid argument: {', '.join(unknown)}")
+        del trust_remote_code, tensor_parallel_size, dtype
+        self.args = SimpleNamespace(model=model)
+        self._tower = FakeVisionTower(0)
 
     def generate(self, inputs: Any, use_tqdm: bool = True) -> Any:
-        raise NotImplementedError
+        del use_tqdm
+        return [self._encode(each) for each in inputs]
 
     def generate_async(self, inputs: Any, sampling_params: Any = None) -> Any:
         raise NotImplementedError
+
+    def _encode(self, inputs: Any) -> Any:
+        _, images = self._processor.expand(inputs)
+        handles = []
+        for placed in images:
+            values = self._tower.encode(placed.image)
+            numbers = torch.frombuffer(bytearray(values.data), dtype=torch.uint32)
+            tensor = numbers.view(values.shape).expand(-1, self._processor.hidden_size)
+            container = SharedTensorContainer.from_tensor(tensor.contiguous())
+            handles.append(container.dump_to_dict())
+        params = DisaggregatedParams(multimodal_embedding_handles=handles)
+        return SimpleNamespace(disaggregated_params=params)
+
+    def shutdown(self) -> None:
+        pass
 
 
 __all__ = ["LLM", "BaseLLM", "MultimodalEncoder", "SamplingParams"]
