@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Check TensorRT-LLM's engine on this machine, with the real wheel: the doctor, then `pytest -m trtllm`.
 #
-#   scripts/verify_trtllm.sh [MODEL]       default Qwen/Qwen3-0.6B; a second GPU adds prefill/decode
+#   scripts/verify_trtllm.sh [MODEL [VISION_MODEL]]     default Qwen/Qwen3-0.6B, and no images
+#
+# A second GPU adds prefill/decode and attention data parallelism.
 #
 # Ends with 0 only when tests ran and passed: a machine without TensorRT-LLM is told so and ends with 4.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export SHEPHERD_TRTLLM_MODEL="${1:-Qwen/Qwen3-0.6B}"
+export SHEPHERD_TRTLLM_VISION_MODEL="${2:-}"
 export PYTHONPATH="components${PYTHONPATH:+:$PYTHONPATH}"
 python="${PYTHON:-python3}"
 

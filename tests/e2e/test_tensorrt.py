@@ -241,7 +241,7 @@ async def test_what_a_cache_forgets_memory_has_word_for_word(
 async def test_streams_that_run_at_sigterm_all_finish(
     stack: Stack, client: Client, worker: Service
 ) -> None:
-    options = {"max_tokens": 150, "ignore_eos": True}
+    options = {"max_tokens": 400, "ignore_eos": True}
 
     async def all_run() -> bool:
         return bool((await health(stack, worker))["requests"]["in_progress"] == 6)

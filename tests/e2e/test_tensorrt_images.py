@@ -48,7 +48,7 @@ async def test_pictures_and_embeddings_give_the_same_answers(
 
     cats = [await answer(client, data_url(CAT)) for client in (seeing, alone)]
     dogs = [await answer(client, data_url(DOG)) for client in (seeing, alone)]
-    body = {"messages": question("http://10.0.0.1/a.png")}
+    body = {"messages": question("https://10.0.0.1/a.png")}
     status, refusal = await alone.post("chat/completions", body)
 
     log = (stack.run_dir / "seeing.log").read_text()

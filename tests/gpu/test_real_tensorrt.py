@@ -12,7 +12,8 @@ import importlib.util
 import inspect
 import json
 import os
-from collections.abc import AsyncIterator
+from array import array
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +21,30 @@ import pytest
 import pytest_asyncio
 
 from cache_replica import CacheReplica
-from engine_calls import ask, ask_all, request, until
+from engine_calls import ask, ask_all, request, started, until
 from openai_client import Client, eventually
 from shepherd_cli.doctor_machine import ThisMachine
 from shepherd_cli.stack import Service, Stack
 from shepherd_worker.engine import create_engine
 from shepherd_worker.engine.protocol import Engine, EngineConfig, EngineInfo
+from shepherd_worker.engine.trtllm.engine import TrtllmEngine
 from shepherd_worker.engine.trtllm.library import load_library
 from shepherd_worker.engine.trtllm.options import TrtllmOptions
+from shepherd_worker.engine.trtllm.poller import SETTLE_S
 from shepherd_worker.errors import InvalidRequestError
+from shepherd_worker.image import place_images
 from shepherd_worker.request import (
     FinishReason,
     GuidedDecoding,
+    ProcessorCall,
     Retention,
     RetentionRange,
     Sampling,
 )
+from tiny_vision_models import picture
 
 MODEL = os.environ.get("SHEPHERD_TRTLLM_MODEL", "Qwen/Qwen3-0.6B")
+VISION_MODEL = os.environ.get("SHEPHERD_TRTLLM_VISION_MODEL", "")
 FACTS = json.loads((Path(__file__).parents[1] / "golden" / "trtllm_api.json").read_text())
 BLOCK_SIZE = 32
 PROMPT = [*range(1000, 1000 + 4 * BLOCK_SIZE + 5)]
@@ -158,6 +165,90 @@ async def test_sampling_logprobs_retention_and_schemas_work(engine: Started) -> 
     assert len(chosen.token_ids) <= 8
 
 
+class Favour:
+    """A logits processor that makes one token the likeliest."""
+
+    def __init__(self, token_id: int) -> None:
+        self._token_id = token_id
+
+    def __call__(self, input_ids: Sequence[int], logits: Any) -> None:
+        logits[self._token_id] += 1e4
+
+
+async def test_a_processor_decides_every_token_of_its_request_alone() -> None:
+    limits = EngineConfig(
+        model=MODEL, block_size=BLOCK_SIZE, max_batch_size=4, max_num_tokens=1024,
+        max_seq_len=512, num_kv_blocks=64, logits_processors=(f"favour={__name__}:Favour",),
+    )  # fmt: skip
+    serving = create_engine("trtllm", limits)
+    async with started(serving):
+        call = ProcessorCall("favour", {"token_id": 1234})
+        plain, steered = await ask_all(
+            serving, [request(PROMPT, 6), request(PROMPT, 6, logits_processors=(call,))]
+        )
+
+    assert steered.token_ids == [1234] * 6
+    assert plain.token_ids != steered.token_ids
+
+
+@pytest.mark.skipif(NUM_GPUS < 2, reason="attention data parallelism needs two GPUs")
+async def test_ranks_keep_caches_of_their_own_and_requests_go_where_they_are_sent() -> None:
+    limits = EngineConfig(
+        model=MODEL, block_size=BLOCK_SIZE, max_batch_size=4, max_num_tokens=1024,
+        max_seq_len=512, num_kv_blocks=64, tensor_parallel_size=2,
+        trtllm=TrtllmOptions(enable_attention_dp=True),
+    )  # fmt: skip
+    serving = create_engine("trtllm", limits)
+    async with started(serving) as info:
+        answers = [
+            await ask(serving, request(PROMPT, 4, dp_rank=rank, request_id=f"{rank}-{turn}"))
+            for turn, rank in enumerate((0, 1, 0, 1))
+        ]
+        await asyncio.sleep(2 * SETTLE_S)
+    ends: dict[int, set[str]] = {}
+    for rank in range(info.num_ranks):
+        replica = CacheReplica(info.root_hash, info.block_size)
+        async for batch in serving.cache_events(rank):
+            replica.apply(batch)
+        ends[rank] = {each.origin.request_id for each in replica.finished if each.origin}
+
+    assert info.num_ranks == 2
+    cached = [answer.usage.cached_tokens for answer in answers if answer.usage]
+    assert cached[:2] == [0, 0]
+    assert min(cached[2:]) >= 4 * BLOCK_SIZE
+    assert ends == {0: {"0-0", "0-2"}, 1: {"1-1", "1-3"}}
+
+
+@pytest.mark.skipif(not VISION_MODEL, reason="SHEPHERD_TRTLLM_VISION_MODEL names no model")
+async def test_images_are_as_long_as_we_say_and_decide_the_answer() -> None:
+    limits = EngineConfig(
+        model=VISION_MODEL, block_size=BLOCK_SIZE, max_batch_size=4, max_num_tokens=8192,
+        max_seq_len=8192, num_kv_blocks=1024,
+    )  # fmt: skip
+    serving = create_engine("trtllm", limits)
+    async with started(serving):
+        processor = serving.image_processor()
+        assert processor is not None
+        calls = []
+        for seed in (1, 2):
+            image = processor.process(picture(seed, 224, 224))
+            token = processor.image_token_id
+            prompt = array("I", [*PROMPT[:40], token, *PROMPT[40:60]])
+            token_ids, placed = place_images(prompt, [image], token)
+            calls.append(request(token_ids, 8, images=placed))
+        first, other = await ask_all(serving, calls)
+        again = await ask(serving, calls[0])
+        assert isinstance(serving, TrtllmEngine)
+        assert serving._started is not None
+        result = await serving._started.submissions.submit(calls[0], streaming=False)(None)
+
+    assert len(result.prompt_token_ids) == len(calls[0].token_ids)
+    assert first.token_ids != other.token_ids
+    assert again.token_ids == first.token_ids
+    (unmapped,) = [m for m in serving.metrics() if m.name == "shepherd_trtllm_blocks_unmapped"]
+    assert unmapped.samples[0].value == 0
+
+
 async def test_requests_that_are_given_up_leave_nothing_behind(engine: Started) -> None:
     serving, _ = engine
 
@@ -250,3 +341,9 @@ async def test_disaggregated_text_equals_the_aggregated_one(stack: Stack) -> Non
         theirs = await whole.complete(prompt, max_tokens=48)
         ours = await split.complete(prompt, max_tokens=48)
         assert ours["choices"][0]["text"] == theirs["choices"][0]["text"]
+
+    async def nothing_waits() -> bool:
+        async with stack.http.get(parts[0].url + "/metrics") as response:
+            return "shepherd_worker_kv_leases 0.0" in await response.text()
+
+    await eventually(nothing_waits, timeout_s=30, what="the fetched prompts' leases to end")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, field, replace
@@ -34,7 +35,7 @@ class PaperMachine:
     driver: str | None = "590.44.01"
     free_gpu_mib: str = "79000\n79000"
     mpi: str | None = "mpirun (Open MPI) 4.1.6"
-    shm: int = 64 * GIB
+    shm: int | None = 64 * GIB
     taken_ports: tuple[int, ...] = ()
     services: tuple[tuple[str, int], ...] = ()
 
@@ -111,7 +112,9 @@ def test_a_machine_without_a_gpu_is_well_for_the_embedded_engine() -> None:
         (without("nvidia-cublas"), "cuBLAS", Status.WARN, "containers"),
         (replace(WELL, mpi=None), "OpenMPI", Status.FAIL, "libopenmpi-dev"),
         (replace(WELL, free_gpu_mib="4000"), "GPU memory", Status.WARN, "nvidia-smi"),
+        (replace(WELL, driver=None), "GPU memory", Status.FAIL, "--engine torch"),
         (replace(WELL, shm=GIB // 2), "/dev/shm", Status.WARN, "--shm-size"),
+        (replace(WELL, shm=None), "/dev/shm", Status.FAIL, "mount a tmpfs"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -135,6 +138,60 @@ def test_ports_and_services_are_tried() -> None:
     assert said["NATS"][:2] == (Status.OK, "broker:4333 answers")
     assert said["etcd"][:2] == (Status.FAIL, "store:2379 does not answer")
     assert said["PostgreSQL"][:2] == (Status.OK, "not used")
+
+
+@pytest.mark.parametrize(
+    ("check", "option", "port"),
+    [("NATS", "nats", 4222), ("etcd", "etcd", 2379), ("PostgreSQL", "postgres", 5432)],
+)
+def test_a_service_is_asked_at_its_own_port_and_only_where_it_is_used(
+    check: str, option: str, port: int
+) -> None:
+    asked = replace(TRTLLM, **{option: "there"})
+    alive = replace(WELL, services=(("there", port),))
+
+    assert report(WELL)[check][:2] == (Status.OK, "not used")
+    assert report(alive, asked)[check][:2] == (Status.OK, f"there:{port} answers")
+    assert report(WELL, asked)[check] == (
+        Status.FAIL,
+        f"there:{port} does not answer",
+        "start it, or correct its address",
+    )
+
+
+def test_ports_are_free_taken_or_not_asked_for() -> None:
+    asked = replace(TRTLLM, ports=(8000, 9090))
+
+    assert report(WELL)["ports"][:2] == (Status.OK, "none asked for")
+    assert report(WELL, asked)["ports"][:2] == (Status.OK, "8000, 9090")
+    assert report(replace(WELL, taken_ports=(8000,)), asked)["ports"][0] is Status.FAIL
+
+
+def test_what_is_not_sure_of_a_model_is_a_warning(tmp_path: Path) -> None:
+    hub = report(WELL, replace(TRTLLM, model="Qwen/Qwen3-0.6B"))
+    assert (hub["model"][0], hub["template"][0]) == (Status.WARN, Status.OK)
+
+    odd = tmp_path / "odd"
+    shutil.copytree(tiny_model("qwen2"), odd)
+    for file in odd.glob("chat_template*"):
+        file.unlink()
+    settings = json.loads((odd / "tokenizer_config.json").read_text())
+    settings["chat_template"] = "{{ raise_exception('no') }}"
+    (odd / "tokenizer_config.json").write_text(json.dumps(settings))
+    said = report(WELL, replace(TRTLLM, model=str(odd)))
+    assert said["model"][0] is Status.OK
+    assert said["template"][:2] == (Status.WARN, "not understood")
+
+
+def test_every_check_says_one_line_under_a_name_of_its_own() -> None:
+    assert sorted(report(WELL)) == sorted(
+        [
+            *("Python", "PyTorch", "TensorRT-LLM", "NVIDIA driver", "CUDA", "cuBLAS", "OpenMPI"),
+            *("GPU memory", "/dev/shm", "ports", "NATS", "etcd", "PostgreSQL"),
+            *("model", "template"),
+        ]
+    )
+    assert len(report(WELL)) == len(CHECKS)
 
 
 def test_a_model_is_looked_through(tmp_path: Path) -> None:
