@@ -46,8 +46,8 @@ from shepherd_events.foreign.translator import Translator, TranslatorCounts
 logger = logging.getLogger(__name__)
 
 MAX_RANKS = 64
-_FRUITLESS_REPLAYS = 3
-"""Replays in a row that bring nothing before a gap counts as lost."""
+_ATTEMPTS = 3
+"""Replays in a row that bring nothing before what is missing counts as lost."""
 _RUN_BLOCKS = 1024
 """Longest run that is told at once."""
 _LONGEST_WAIT_S = 60.0
@@ -78,7 +78,9 @@ class BridgeCounts:
     messages: int = 0
     duplicates: int = 0
     gaps: int = 0
+    """Times that a live message told that others are missing."""
     gaps_unrecovered: int = 0
+    """Times that something was missing and could not be had."""
     restarts: int = 0
     """Times that another run of the publisher answered."""
     departures: int = 0
@@ -166,7 +168,7 @@ class Bridge:
     @property
     def translations(self) -> dict[int, TranslatorCounts]:
         """What became of each rank's events."""
-        return {rank: each.translator.counts for rank, each in self._ranks.items()}
+        return {rank: each.translator.counts for rank, each in self._ranks.copy().items()}
 
     async def _deal_with(self, event: SourceEvent) -> None:
         match event:
@@ -215,45 +217,52 @@ class Bridge:
             verdict = self._cursor.live(message.seq, message.payload)
             if verdict is not Verdict.GAP:
                 return verdict
-        self.counts.gaps_unrecovered += 1
-        self._forget(f"messages {self._cursor.expected} .. {message.seq - 1} are lost")
+        self._give_up_gap(f"messages {self._cursor.expected} .. {message.seq - 1} are lost")
         return self._cursor.live(message.seq, message.payload)
 
     # ---- Replays
 
-    async def _catch_up(self) -> bool:
-        """Replay until nothing is missing; False where the source does not come to an end."""
-        fruitless = 0
-        while fruitless < _FRUITLESS_REPLAYS:
+    async def _catch_up(self, attempts: int = _ATTEMPTS) -> bool:
+        """Replay until nothing is missing; False where the source does not come to an end.
+
+        Of `attempts` in a row that bring nothing, the last takes what there is.
+        """
+        left = attempts
+        while left:
             before = self.counts.messages
-            match await self._replay():
+            match await self._replay(is_last=left == 1):
                 case Verdict.DUPLICATE:
                     return True
                 case Verdict.RESTARTED:
                     self.counts.restarts += 1
                     self._forget("it was started anew")
                 case Verdict.LOST:
-                    self.counts.gaps += 1
-                    self.counts.gaps_unrecovered += 1
-                    self._forget("what is missing is kept no longer")
-            fruitless = 0 if self.counts.messages > before else fruitless + 1
+                    self._give_up_gap("what is missing is kept no longer")
+            left = attempts if self.counts.messages > before else left - 1
         return False
 
-    async def _replay(self) -> Verdict:
-        """What one replay proved: DUPLICATE for "all is here", GAP for "ask again"."""
+    async def _replay(self, *, is_last: bool) -> Verdict | None:
+        """What one replay proved: DUPLICATE that all is here, GAP to ask again; None for no end."""
         self.counts.replays += 1
         try:
             async with aclosing(self._source.replay(self._cursor.begin_replay())) as replay:
                 async for message in replay:
                     verdict = self._cursor.replayed(message.seq, message.payload)
+                    if verdict is Verdict.GAP and is_last:
+                        self._give_up_gap("no replay brings what is missing")
+                        verdict = self._cursor.replayed(message.seq, message.payload)
                     self._follow(verdict, message)
                     if verdict not in {Verdict.DELIVER, Verdict.DUPLICATE}:
                         return verdict
         except NoAnswerError as error:
             self.counts.failed_replays += 1
             logger.warning("%s", error)
-            return Verdict.GAP
+            return None
         return self._cursor.end_replay()
+
+    def _give_up_gap(self, reason: str) -> None:
+        self.counts.gaps_unrecovered += 1
+        self._forget(reason)
 
     def _follow(self, verdict: Verdict, message: Message) -> None:
         if verdict is Verdict.DELIVER:

@@ -91,6 +91,7 @@ class ZmqForeignSource:
                         return
                     case [b"", *_, seq, payload] if len(seq) == 8:
                         yield Message(int.from_bytes(seq, "big"), payload)
+                        await asyncio.sleep(0)  # what has arrived is received without a pause
                     case _:
                         self._num_foreign += 1
         finally:
