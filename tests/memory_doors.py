@@ -164,7 +164,8 @@ class Running:
     async def __aexit__(self, *_: object) -> None:
         self._running.cancel()
         await asyncio.wait([self._running], timeout=10)
-        assert self._running.cancelled()
+        if not self._running.cancelled():
+            self._running.result()
 
     async def _run(self) -> None:
         async with self._block:

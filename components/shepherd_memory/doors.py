@@ -13,9 +13,11 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from starlette.types import ASGIApp
 
@@ -75,7 +77,7 @@ def name_of_archive(config: MemoryConfig) -> Callable[[str], str]:
 async def opened(
     config: MemoryConfig, listeners: Listeners, means: Means, status: Status
 ) -> AsyncIterator[asyncio.TaskGroup]:
-    """Serve the doors while the block runs; its task group is the caller's as well."""
+    """Serve the doors until cancelled; the block adds its own tasks to the group and ends."""
     named = name_of_archive(config)
     async with AsyncExitStack() as stack:
         audit = config.audit()
@@ -91,13 +93,15 @@ async def opened(
             now_unix_s=time.time,
         )
         public = await _public(gate, status, stack)
+        deliveries = await _deliveries(config, means, named, stack)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         ring_out = means.bell.close
         tasks.create_task(serve_http(public, listeners.public, ring_out), name="http")
         if listeners.admin is not None:
             operator = admin_app(gate, status, Administration(config, means, named))
             tasks.create_task(serve_http(operator, listeners.admin, ring_out), name="admin")
-        await _deliver(config, means, named, stack, tasks)
+        for name, run in deliveries.items():
+            tasks.create_task(run(), name=name)
         yield tasks
 
 
@@ -111,23 +115,21 @@ async def _public(gate: Gate, status: Status, stack: AsyncExitStack) -> ASGIApp:
     return app
 
 
-async def _deliver(
-    config: MemoryConfig,
-    means: Means,
-    named: Callable[[str], str],
-    stack: AsyncExitStack,
-    tasks: asyncio.TaskGroup,
-) -> None:
+async def _deliveries(
+    config: MemoryConfig, means: Means, named: Callable[[str], str], stack: AsyncExitStack
+) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
+    """What delivers notices, by name; what it needs is open as long as the stack is."""
+    deliveries: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
     if webhooks := config.webhooks():
         allowed = frozenset(host.lower() for host in config.webhook_allow_hosts)
         outwards = await stack.enter_async_context(Outwards(allowed))
         for webhook in webhooks:
-            delivery = Delivery(
-                named(webhook.tenant), WebhookSink(webhook, outwards, time.time), means
-            )
-            tasks.create_task(delivery.run(), name=f"webhook of {webhook.tenant}")
+            sink = WebhookSink(webhook, outwards, time.time)
+            delivery = Delivery(named(webhook.tenant), sink, means)
+            deliveries[f"webhook of {webhook.tenant}"] = delivery.run
     if config.notice_events:
         from shepherd_memory.notice_events import publishing  # noqa: PLC0415 - only if asked
 
-        sink = stack.enter_context(publishing(config.notice_events))
-        tasks.create_task(deliver_every_tenants(sink, means), name="notice events")
+        events = stack.enter_context(publishing(config.notice_events))
+        deliveries["notice events"] = partial(deliver_every_tenants, events, means)
+    return deliveries
