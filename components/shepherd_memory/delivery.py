@@ -71,13 +71,6 @@ class Delivery:
     means: Means
     retry_after_s: Sequence[float] = RETRY_AFTER_S
 
-    async def run(self) -> None:
-        """Deliver until cancelled."""
-        while not self.means.bell.closed:
-            ticket = self.means.bell.ticket()
-            await self.catch_up()
-            await ticket.wait()
-
     async def catch_up(self) -> None:
         """Deliver everything that the outbox holds."""
         after = await self.position()
@@ -157,9 +150,6 @@ class Delivery:
 
 
 async def deliver_every_tenants(sink: Sink, means: Means) -> None:
-    """Deliver the notices of all tenants to one sink, in turn, until cancelled."""
-    while not means.bell.closed:
-        ticket = means.bell.ticket()
-        for tenant in await asyncio.to_thread(means.archives.tenants):
-            await Delivery(tenant, sink, means).catch_up()
-        await ticket.wait()
+    """Deliver what the outboxes of all tenants hold to one sink, one tenant after another."""
+    for tenant in await asyncio.to_thread(means.archives.tenants):
+        await Delivery(tenant, sink, means).catch_up()

@@ -1,4 +1,4 @@
-"""The options of what is told, and to whom."""
+"""The options of what is done when turns were archived: what is told, to whom, what is extracted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from shepherd_auth.errors import CredentialFileError
 from shepherd_auth.options import AccessOptions
+from shepherd_auth.private_file import read_private
 from shepherd_config import OptionError, option
 from shepherd_memory.notice_text import NoticeTemplate
 from shepherd_memory.webhook import Webhook, read_webhooks
@@ -39,6 +40,31 @@ class DeliveryOptions(AccessOptions):
         group="notices",
     )
 
+    extract_url: str = option(
+        "OpenAI-compatible endpoint (such as http://127.0.0.1:8000/v1) that reads archived turns "
+        "for facts; empty reads none.",
+        default="",
+        group="extraction",
+    )
+    extract_model: str = option("Model to ask there.", default="", group="extraction")
+    extract_key_file: str = option(
+        "File of mode 600 with the key to show there.", default="", group="extraction"
+    )
+
+    def extract_key(self) -> str:
+        """What is shown to the endpoint; empty where nothing is.
+
+        Raises:
+            OptionError: the file cannot be used.
+        """
+        path = self.extract_key_file
+        if not path:
+            return ""
+        try:
+            return read_private(Path(path).expanduser()).decode().strip()
+        except (CredentialFileError, UnicodeDecodeError) as error:
+            raise OptionError("--extract-key-file", path, f"a usable file: {error}") from error
+
     def webhooks(self) -> tuple[Webhook, ...]:
         """Where tenants' notices go.
 
@@ -63,6 +89,11 @@ class DeliveryOptions(AccessOptions):
         """
         self.template()
         self.webhooks()
+        self.extract_key()
+        if bool(self.extract_url) != bool(self.extract_model):
+            raise OptionError(
+                "--extract-url", self.extract_url, "--extract-model and it, or neither"
+            )
 
     def template(self) -> NoticeTemplate:
         """What a session is told.

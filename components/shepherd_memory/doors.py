@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
+import aiohttp
 from starlette.types import ASGIApp
 
 from shepherd_auth.audit import AuditLog
@@ -28,9 +28,11 @@ from shepherd_memory.administration import Administration
 from shepherd_memory.api.access import Gate
 from shepherd_memory.api.admin import admin_app
 from shepherd_memory.api.app import Status, public_app
+from shepherd_memory.background import whenever_it_rings
 from shepherd_memory.config import MemoryConfig
 from shepherd_memory.delivery import Delivery, deliver_every_tenants
 from shepherd_memory.errors import UnknownItemError
+from shepherd_memory.extraction import Extraction, OpenAiEndpoint
 from shepherd_memory.http_server import listen, serve_http
 from shepherd_memory.memory import Means, Memory
 from shepherd_memory.webhook import Outwards, WebhookSink
@@ -93,15 +95,18 @@ async def opened(
             now_unix_s=time.time,
         )
         public = await _public(gate, status, stack)
-        deliveries = await _deliveries(config, means, named, stack)
+        work = await _background(config, means, named, stack)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         ring_out = means.bell.close
         tasks.create_task(serve_http(public, listeners.public, ring_out), name="http")
         if listeners.admin is not None:
             operator = admin_app(gate, status, Administration(config, means, named))
             tasks.create_task(serve_http(operator, listeners.admin, ring_out), name="admin")
-        for name, run in deliveries.items():
-            tasks.create_task(run(), name=name)
+        for name, catch_up in work:
+            tasks.create_task(
+                whenever_it_rings(catch_up, name=name, bell=means.bell, metrics=means.metrics),
+                name=name,
+            )
         yield tasks
 
 
@@ -115,21 +120,26 @@ async def _public(gate: Gate, status: Status, stack: AsyncExitStack) -> ASGIApp:
     return app
 
 
-async def _deliveries(
+async def _background(
     config: MemoryConfig, means: Means, named: Callable[[str], str], stack: AsyncExitStack
-) -> dict[str, Callable[[], Coroutine[Any, Any, None]]]:
-    """What delivers notices, by name; what it needs is open as long as the stack is."""
-    deliveries: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {}
+) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
+    """What is to be done whenever turns were archived; what it needs is open as long as the stack."""
+    work: list[tuple[str, Callable[[], Awaitable[None]]]] = []
     if webhooks := config.webhooks():
         allowed = frozenset(host.lower() for host in config.webhook_allow_hosts)
         outwards = await stack.enter_async_context(Outwards(allowed))
         for webhook in webhooks:
             sink = WebhookSink(webhook, outwards, time.time)
-            delivery = Delivery(named(webhook.tenant), sink, means)
-            deliveries[f"webhook of {webhook.tenant}"] = delivery.run
+            work.append(("webhook", Delivery(named(webhook.tenant), sink, means).catch_up))
     if config.notice_events:
         from shepherd_memory.notice_events import publishing  # noqa: PLC0415 - only if asked
 
         events = stack.enter_context(publishing(config.notice_events))
-        deliveries["notice events"] = partial(deliver_every_tenants, events, means)
-    return deliveries
+        work.append(("events", partial(deliver_every_tenants, events, means)))
+    if config.extract_url:
+        session = await stack.enter_async_context(aiohttp.ClientSession())
+        model = OpenAiEndpoint(
+            session, config.extract_url, config.extract_model, config.extract_key()
+        )
+        work.append(("extraction", Extraction(model, means).catch_up))
+    return work

@@ -146,6 +146,11 @@ class Metrics:
         self.deliveries = self._counter(
             "shepherd_memory_deliveries", "Notices handed to a sink.", "sink", "outcome"
         )
+        self.background_failures = self._counter(
+            "shepherd_memory_background_failures",
+            "Times work in the background failed and was begun again.",
+            "work",
+        )
         self.extractions = self._counter(
             "shepherd_memory_extractions", "Archived turns read for facts.", "outcome"
         )

@@ -36,29 +36,7 @@ async def list_facts(caller: Reader, after: AfterName = "", limit: Limit = 100) 
     return FactPage(facts=[FactModel.of(each) for each in found], next=following)
 
 
-@router.get("/facts/{key}", responses=problem_responses(404))
-async def get_fact(caller: Reader, key: FactKey) -> FactModel:
-    """The fact of a key, or of one that is spelt almost so."""
-    found = await caller.memory.fact(key)
-    caller.counted(1)
-    return FactModel.of(found)
-
-
-@router.put("/facts/{key}", status_code=204, responses=problem_responses(409))
-async def set_fact(caller: Writer, key: FactKey, asked: FactValue) -> None:
-    """Give a key a value; the value before stays in the key's history."""
-    await caller.memory.set_fact(key, asked.value)
-    caller.counted(1)
-
-
-@router.delete("/facts/{key}", status_code=204, responses=problem_responses(404, 409))
-async def clear_fact(caller: Writer, key: FactKey) -> None:
-    """End a fact; its past stays until its history is deleted."""
-    await caller.memory.clear_fact(key)
-    caller.counted(1)
-
-
-@router.get("/facts/{key}/history")
+@router.get("/facts/{key:path}/history")
 async def get_history(caller: Reader, key: FactKey, limit: Limit = 100) -> FactHistory:
     """A key's values, latest first."""
     found = await caller.memory.fact_history(key, limit=limit)
@@ -66,12 +44,34 @@ async def get_history(caller: Reader, key: FactKey, limit: Limit = 100) -> FactH
     return FactHistory(facts=[FactModel.of(each) for each in found])
 
 
-@router.delete("/facts/{key}/history", responses=problem_responses(409))
+@router.delete("/facts/{key:path}/history", responses=problem_responses(409))
 async def forget_fact(caller: Writer, key: FactKey) -> ErasedModel:
     """Remove all values that a key ever had, for good."""
     erased = ErasedModel.of(await caller.memory.erase_fact(key))
     caller.counted(erased.total)
     return erased
+
+
+@router.get("/facts/{key:path}", responses=problem_responses(404))
+async def get_fact(caller: Reader, key: FactKey) -> FactModel:
+    """The fact of a key, or of one that is spelt almost so."""
+    found = await caller.memory.fact(key)
+    caller.counted(1)
+    return FactModel.of(found)
+
+
+@router.put("/facts/{key:path}", status_code=204, responses=problem_responses(409))
+async def set_fact(caller: Writer, key: FactKey, asked: FactValue) -> None:
+    """Give a key a value; the value before stays in the key's history."""
+    await caller.memory.set_fact(key, asked.value)
+    caller.counted(1)
+
+
+@router.delete("/facts/{key:path}", status_code=204, responses=problem_responses(404, 409))
+async def clear_fact(caller: Writer, key: FactKey) -> None:
+    """End a fact; its past stays until its history is deleted."""
+    await caller.memory.clear_fact(key)
+    caller.counted(1)
 
 
 @router.get("/memories")
