@@ -13,6 +13,7 @@ from shepherd_auth.key_file import KeyFile
 from shepherd_memory.archive.protocol import Archive
 from shepherd_memory.archive.records import ArchiveStats, DeadLetter
 from shepherd_memory.config import MemoryConfig
+from shepherd_memory.delivery import SINK_PREFIX
 from shepherd_memory.errors import ConflictError, UnknownItemError
 from shepherd_memory.memory import Means
 
@@ -70,6 +71,8 @@ class Administration:
             UnknownItemError: there is no such archive or letter.
         """
         await self._opened(archive)
+        if name.startswith(SINK_PREFIX):
+            raise ConflictError("name", "a sink refused this notice: it is in the outbox still")
         return await self.means.writer.run(lambda: self.means.replay_dead_letter(archive, name))
 
     async def backup(self, name: str | None) -> Path:

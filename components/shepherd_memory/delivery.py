@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = (5, 30, 120, 600, 1800, 3600, 3600, 7200)
 """Pauses between the tries of one notice, about five hours together."""
+SINK_PREFIX = "sink:"
+"""Begins the names of sinks' positions and dead letters."""
 _EPOCH = 1
 """Of a sink's position; the sequence is the notice's position in the outbox."""
 
@@ -146,7 +148,7 @@ class Delivery:
 
     @property
     def _name(self) -> str:
-        return f"sink:{self.sink.name}"
+        return SINK_PREFIX + self.sink.name
 
 
 async def deliver_every_tenants(sink: Sink, means: Means) -> None:

@@ -251,6 +251,17 @@ def list_letters(context: typer.Context, tenant: Tenant = "", as_json: Json = Fa
     ask_operator(context, question)
 
 
+@letters_app.command("replay")
+def replay_letter(context: typer.Context, archive: str, name: str) -> None:
+    """Apply what could not be applied before, as when its cause is gone."""
+
+    async def question(operator: Connection) -> None:
+        path = f"/admin/v1/archives/{archive}/dead-letters/replay"
+        await operator.ask("POST", path, query={"name": name})
+
+    ask_operator(context, question)
+
+
 @letters_app.command("drop")
 def drop_letter(context: typer.Context, archive: str, name: str) -> None:
     """Forget a dead letter for good."""

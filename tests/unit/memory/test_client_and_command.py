@@ -53,7 +53,7 @@ async def test_the_client_reads_and_writes_what_the_interface_offers(door: House
         (notice,) = (await memory.wait_for_notices(timeout_s=1)).notices
         await memory.acknowledge(notice.notice_id)
         assert (await memory.notices(state="pending")).notices == []
-        assert "Found 1" in await memory.call_tool("search_memory", {"query": "dogs"})
+        assert "On the cat." in await memory.call_tool("search_memory", {"query": "dogs"})
         assert len(await memory.tools()) == 7
 
         records = [record async for record in memory.export()]
@@ -157,6 +157,8 @@ async def test_the_operator_s_commands_use_the_operator_s_port(door: House, tmp_
     await said(door, "backup", "--name", "one", code=1)
     assert (await said(door, "dead-letters", "list")).stderr == "nothing there\n"
     await said(door, "dead-letters", "drop", "local", "none", code=1)
+    await said(door, "dead-letters", "replay", "local", "cannot be applied", code=1)
+    await said(door, "dead-letters", "replay", "local", "can be applied now")
 
 
 def test_nobody_there_is_exit_code_4() -> None:

@@ -166,6 +166,8 @@ async def test_what_a_sink_never_takes_becomes_a_dead_letter_and_the_next_has_it
     (letter,) = listed["dead_letters"]
     assert (letter["session"], letter["reason"]) == ("a", reason)
     path = f"/admin/v1/archives/local/dead-letters?name={letter['name'].replace(' ', '%20')}"
+    again = path.replace("dead-letters?", "dead-letters/replay?")
+    assert "in the outbox" in (await told.call("POST", again, 409, admin=True))["detail"]
     await told.call("DELETE", path, 204, admin=True)
     await told.call("DELETE", path, 404, admin=True)
 
