@@ -29,6 +29,8 @@ from shepherd_events.v1 import kv_events_pb2 as pb
 KNOWN_FEATURES = 0
 """Bits of `required_features` that this reader understands: none exist yet."""
 
+_CACHED_STREAMS = 1024
+
 
 def encode_frame(frame: Frame) -> bytes:
     """The bytes of one frame.
@@ -38,15 +40,17 @@ def encode_frame(frame: Frame) -> bytes:
     """
     try:
         _check_numbers(frame)
-        header = pb.Frame(
-            worker_id=frame.stream.worker_id,
-            dp_rank=frame.stream.dp_rank,
-            epoch=frame.epoch,
+        stream = frame.stream
+        numbers = pb.Frame(
             seq=frame.seq,
             ts_unix_ns=frame.ts_unix_ns,
             required_features=frame.required_features,
         )
-        whole = with_checksum(header.SerializeToString(), *encode_body(frame.body))
+        whole = with_checksum(
+            _stream_head(stream.worker_id, stream.dp_rank, frame.epoch),
+            numbers.SerializeToString(),
+            *encode_body(frame.body),
+        )
         return sized(whole, MAX_FRAME_BYTES)
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise CodecError("frame", str(error)) from error
@@ -91,7 +95,13 @@ def decode_frame(payload: bytes) -> Frame:
     return frame
 
 
-_stream_id = lru_cache(maxsize=1024)(StreamId)
+_stream_id = lru_cache(maxsize=_CACHED_STREAMS)(StreamId)
+
+
+@lru_cache(maxsize=_CACHED_STREAMS)
+def _stream_head(worker_id: str, dp_rank: int, epoch: int) -> bytes:
+    """The first fields of a frame, which are the same in all frames of an epoch."""
+    return pb.Frame(worker_id=worker_id, dp_rank=dp_rank, epoch=epoch).SerializeToString()
 
 
 def _check_numbers(frame: Frame) -> None:

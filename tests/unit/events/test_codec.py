@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import replace
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 from hypothesis import given
@@ -18,6 +18,12 @@ from shepherd_events.codec import (
     encode_request,
 )
 from shepherd_events.codec.checksums import SIZE_BYTES, with_checksum
+from shepherd_events.codec.packed_columns import (
+    delimited_field,
+    unpack_varints,
+    varint,
+    varint_field,
+)
 from shepherd_events.control import (
     ReplayReply,
     ReplayRequest,
@@ -158,6 +164,61 @@ def test_a_batch_without_run_tokens_has_equally_many_for_each_block() -> None:
     frame = decode_frame(batch_message().SerializeToString())
 
     assert frame.body == BlockBatch(EXPECTED)
+
+
+def with_blocks_field(message: pb.Frame, field: bytes) -> bytes:
+    """The frame, and more of its batch behind it: protobuf joins the two."""
+    return message.SerializeToString() + delimited_field(pb.Frame.BLOCKS_FIELD_NUMBER, field)
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        pytest.param(varint_field(3, [1])[:1] + b"\0", id="an empty chunk"),
+        pytest.param(b"", id="an empty batch"),
+    ],
+)
+def test_a_column_that_may_be_left_out_is_not_lost_by_an_empty_chunk(rest: bytes) -> None:
+    message = batch_message()
+    message.blocks.tier.extend([2, 2, 3])
+
+    frame = decode_frame(with_blocks_field(message, rest))
+
+    assert isinstance(frame.body, BlockBatch)
+    assert [event.tier for event in frame.body.events] == [Tier.HOST, Tier.HOST, Tier.DISK]
+
+
+def test_a_column_that_may_be_left_out_is_read_where_it_is_not_packed() -> None:
+    unpacked = b"".join(bytes((3 << 3, tier)) for tier in (2, 2, 3))
+
+    frame = decode_frame(with_blocks_field(batch_message(), unpacked))
+
+    assert isinstance(frame.body, BlockBatch)
+    assert [event.tier for event in frame.body.events] == [Tier.HOST, Tier.HOST, Tier.DISK]
+
+
+def test_what_a_newer_writer_adds_to_a_batch_changes_nothing() -> None:
+    frame = decode_frame(with_blocks_field(batch_message(), delimited_field(99, b"later")))
+
+    assert frame.body == BlockBatch(EXPECTED)
+
+
+def test_a_decoded_event_is_as_frozen_as_one_that_was_made() -> None:
+    body = decode_frame(batch_message().SerializeToString()).body
+    assert isinstance(body, BlockBatch)
+
+    assert [type(event) for event in body.events] == [BlocksStored, BlocksRemoved, BlocksReused]
+    for event in body.events:
+        with pytest.raises(FrozenInstanceError):
+            event.tier = Tier.HOST  # type: ignore[misc, union-attr]
+
+
+@given(st.lists(st.integers(0, 2**32 - 1)))
+def test_numbers_are_packed_as_protobuf_packs_them(numbers: list[int]) -> None:
+    written = varint_field(pb.BlockBatch.START_BLOCK_FIELD_NUMBER, numbers)
+
+    assert written == pb.BlockBatch(start_block=numbers).SerializeToString()
+    assert list(unpack_varints(b"".join(map(varint, numbers)))) == numbers
 
 
 def test_columns_that_come_in_several_chunks_are_joined() -> None:
