@@ -39,7 +39,8 @@ class FrameIntake:
         """A frame of this stream; None, counted, if it is anything else."""
         try:
             frame = self._accepted(decode_frame(payload))
-            return replace(frame, body=self._opener.open_body(frame.body, frame.epoch))
+            body = self._opener.open_body(frame.body, frame.epoch)
+            return frame if body is frame.body else replace(frame, body=body)
         except CodecError as error:
             problem = str(error)
             self.num_corrupt += isinstance(error, ChecksumError)
