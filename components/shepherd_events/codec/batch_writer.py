@@ -17,7 +17,6 @@ from shepherd_events.codec.packed_columns import (
     delimited_field,
     field_head,
     fixed_field,
-    size_of,
     varint_field,
 )
 from shepherd_events.codec.shared_messages import (
@@ -45,9 +44,23 @@ _DEFAULT_CONTEXTS = [CacheContext()]
 _CACHED_FIELDS = 1024
 _STORED, _REMOVED, _CLEARED, _REUSED = map(int, Op)
 
+_ATTRIBUTION = pb.BlockBatch.ATTRIBUTION_FIELD_NUMBER
+_ATTRIBUTIONS = pb.BlockBatch.ATTRIBUTIONS_FIELD_NUMBER
+_BLOCK_HASH = pb.BlockBatch.BLOCK_HASH_FIELD_NUMBER
+_CONTEXT = pb.BlockBatch.CONTEXT_FIELD_NUMBER
+_CONTEXTS = pb.BlockBatch.CONTEXTS_FIELD_NUMBER
+_GROUP = pb.BlockBatch.GROUP_FIELD_NUMBER
+_OP = pb.BlockBatch.OP_FIELD_NUMBER
+_PARENT_HASH = pb.BlockBatch.PARENT_HASH_FIELD_NUMBER
+_RUN_LEN = pb.BlockBatch.RUN_LEN_FIELD_NUMBER
+_RUN_TOKENS = pb.BlockBatch.RUN_TOKENS_FIELD_NUMBER
+_START_BLOCK = pb.BlockBatch.START_BLOCK_FIELD_NUMBER
+_TIER = pb.BlockBatch.TIER_FIELD_NUMBER
+_TOKEN_ID = pb.BlockBatch.TOKEN_ID_FIELD_NUMBER
 
-def batch_field(number: int, events: Iterable[BlockEvent]) -> list[Part]:
-    """A field that holds a `BlockBatch`.
+
+def batch_field(number: int, events: Iterable[BlockEvent]) -> list[bytes]:
+    """The parts of a field that holds a `BlockBatch`.
 
     Raises:
         CodecError: an event that no reader would accept.
@@ -56,8 +69,8 @@ def batch_field(number: int, events: Iterable[BlockEvent]) -> list[Part]:
     columns = _Columns()
     for event in events:
         columns.add(event)
-    parts = columns.parts()
-    return [field_head(number, sum(map(size_of, parts))), *parts]
+    content = b"".join(columns.parts())
+    return [field_head(number, len(content)), content]
 
 
 class _Columns:
@@ -139,28 +152,27 @@ class _Columns:
 
     def parts(self) -> list[Part]:
         """The fields, without those that hold nothing but defaults."""
-        numbers = pb.BlockBatch
         default_tiers = self.tier.count(Tier.DEVICE) == len(self.tier)
         default_contexts = [*self.contexts] == _DEFAULT_CONTEXTS
         if 0 in array("Q", b"".join(self.block_hash)):
             raise CodecError("blocks.block_hash", "0 is never a hash")
         parent_hash = (array("Q", self.parent_hash),)
         parts: list[Part] = [
-            delimited_field(numbers.OP_FIELD_NUMBER, self.op) if self.op else b"",
-            varint_field(numbers.RUN_LEN_FIELD_NUMBER, self.run_len),
-            b"" if default_tiers else varint_field(numbers.TIER_FIELD_NUMBER, self.tier),
-            *fixed_field(numbers.PARENT_HASH_FIELD_NUMBER, "Q", parent_hash),
-            *fixed_field(numbers.BLOCK_HASH_FIELD_NUMBER, "Q", self.block_hash),
-            *fixed_field(numbers.TOKEN_ID_FIELD_NUMBER, "I", self.token_id),
-            varint_field(numbers.RUN_TOKENS_FIELD_NUMBER, self.run_tokens),
-            varint_field(numbers.START_BLOCK_FIELD_NUMBER, self.start_block),
+            delimited_field(_OP, self.op) if self.op else b"",
+            varint_field(_RUN_LEN, self.run_len),
+            b"" if default_tiers else varint_field(_TIER, self.tier),
+            *fixed_field(_PARENT_HASH, "Q", parent_hash),
+            *fixed_field(_BLOCK_HASH, "Q", self.block_hash),
+            *fixed_field(_TOKEN_ID, "I", self.token_id),
+            varint_field(_RUN_TOKENS, self.run_tokens),
+            varint_field(_START_BLOCK, self.start_block),
         ]
         if not default_contexts:
-            parts.append(varint_field(numbers.CONTEXT_FIELD_NUMBER, self.context))
+            parts.append(varint_field(_CONTEXT, self.context))
         if self.attributions:
-            parts.append(varint_field(numbers.ATTRIBUTION_FIELD_NUMBER, self.attribution))
+            parts.append(varint_field(_ATTRIBUTION, self.attribution))
         if any(self.group):
-            parts.append(varint_field(numbers.GROUP_FIELD_NUMBER, self.group))
+            parts.append(varint_field(_GROUP, self.group))
         if not default_contexts:
             parts.extend(map(_context_field, self.contexts))
         parts.extend(map(_attribution_field, self.attributions))
@@ -181,10 +193,10 @@ class _Columns:
 @lru_cache(maxsize=_CACHED_FIELDS)
 def _attribution_field(origin: Attribution) -> bytes:
     content = attribution_message(origin).SerializeToString()
-    return delimited_field(pb.BlockBatch.ATTRIBUTIONS_FIELD_NUMBER, content)
+    return delimited_field(_ATTRIBUTIONS, content)
 
 
 @lru_cache(maxsize=_CACHED_FIELDS)
 def _context_field(context: CacheContext) -> bytes:
     content = context_message(context).SerializeToString()
-    return delimited_field(pb.BlockBatch.CONTEXTS_FIELD_NUMBER, content)
+    return delimited_field(_CONTEXTS, content)

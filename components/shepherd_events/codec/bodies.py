@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from shepherd_events.codec.batch_writer import batch_field
-from shepherd_events.codec.packed_columns import Part, delimited_field
+from shepherd_events.codec.packed_columns import delimited_field
 from shepherd_events.codec.shared_messages import (
     attribution_message,
     attribution_of,
@@ -36,15 +36,17 @@ from shepherd_events.events import (
 from shepherd_events.v1 import kv_events_pb2 as pb
 from shepherd_events.v1 import notices_pb2, turns_pb2
 
+_BLOCKS = pb.Frame.BLOCKS_FIELD_NUMBER
 
-def encode_body(body: Body) -> list[Part]:
+
+def encode_body(body: Body) -> list[bytes]:
     """The parts of the body's field in `Frame`.
 
     Raises:
         CodecError: an event that no reader would accept.
     """
     if isinstance(body, BlockBatch):
-        return batch_field(pb.Frame.BLOCKS_FIELD_NUMBER, body.events)
+        return batch_field(_BLOCKS, body.events)
     number, to_message = _WRITERS[type(body)]
     return [delimited_field(number, to_message(body).SerializeToString())]
 

@@ -79,11 +79,6 @@ def fixed_field(number: int, typecode: str, columns: Sequence[array[int]]) -> li
     return [field_head(number, length), *columns] if length else []
 
 
-def size_of(part: Part) -> int:
-    """In bytes."""
-    return len(part) * part.itemsize if isinstance(part, array) else len(part)
-
-
 @lru_cache(maxsize=64)
 def _tag(number: int) -> bytes:
     return varint(number << 3 | _LENGTH_DELIMITED)
