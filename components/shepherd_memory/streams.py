@@ -149,9 +149,10 @@ class StreamReader:
                 keys=self._keys,
                 connect=self._connect,
             ) as self._subscription:
-                async for item in self._subscription:
-                    await self._applier.put(self._arrival(item))
-                    self.after = self._subscription.position
+                with self._metrics.subscriptions.counting(self._subscription):
+                    async for item in self._subscription:
+                        await self._applier.put(self._arrival(item))
+                        self.after = self._subscription.position
         finally:
             self._subscription = None
 
