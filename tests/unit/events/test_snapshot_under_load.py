@@ -1,4 +1,4 @@
-"""Snapshots while the set changes: cut at their number, in chunks that get lost, over a restart."""
+"""Snapshots while another thread changes what is resident, each cut at its number."""
 
 from __future__ import annotations
 
@@ -7,17 +7,13 @@ import threading
 from array import array
 from random import Random
 
-from shepherd_events.codec import decode_reply
-from shepherd_events.control import SnapshotReply
 from shepherd_events.control_client import ControlClient, Snapshot
 from shepherd_events.errors import NoAnswerError
 from shepherd_events.events import BlockEvent, BlocksRemoved, BlocksStored, TierState
 from shepherd_events.publisher import KvEventPublisher
 from shepherd_events.resident_set import ResidentSet
-from shepherd_events.subscriber import ResetReason
 from shepherd_events.transports.memory import FaultyWire, MemoryBroker, MemoryPublisherTransport
-from stream_readers import INFO, STREAM, stored
-from stream_source import EPOCH, Source
+from stream_readers import INFO, STREAM
 
 RUNS, RUN_BLOCKS = 2_000, 8
 
@@ -57,7 +53,7 @@ async def patiently(client: ControlClient) -> Snapshot:
             continue
 
 
-async def test_snapshots_are_cut_at_their_number_while_the_engine_goes_on() -> None:
+async def test_row_11_snapshots_are_cut_at_their_number_while_the_engine_goes_on() -> None:
     broker = MemoryBroker(lambda: FaultyWire(Random(2), request_loss=0.1))
     publisher = KvEventPublisher(STREAM, INFO, MemoryPublisherTransport(broker, "here"))
     publisher.start()
@@ -86,51 +82,3 @@ async def test_snapshots_are_cut_at_their_number_while_the_engine_goes_on() -> N
     assert len({snapshot.position.seq for snapshot in snapshots}) == 3
     await transport.close()
     await asyncio.to_thread(publisher.close, "done")
-
-
-async def test_a_publisher_that_restarts_in_the_middle_of_a_snapshot_is_read_anew() -> None:
-    source = Source(ring_bytes=1)
-    source.send(INFO)
-    for first in range(10, 200, 10):
-        source.tell(stored(first, first + 1))
-    chunks: list[int] = []
-
-    def restart_after_three_chunks(payload: bytes) -> bytes:
-        reply = decode_reply(payload)
-        if isinstance(reply, SnapshotReply) and reply.epoch == EPOCH:
-            chunks.append(reply.chunk)
-            if len(chunks) == 3:
-                source.begin(EPOCH + 1)
-                source.send(INFO)
-                source.tell(stored(7, 8))
-        return payload
-
-    source.alter = restart_after_three_chunks
-    async with source.reader() as reader:
-        await reader.read_until(lambda: reader.residents.hashes() == {7, 8})
-        await reader.read_up_to(2)
-
-        assert chunks == [0, 1, 2]
-        assert {reset.epoch for reset in reader.resets} == {EPOCH + 1}
-        assert ResetReason.RESTARTED in {reset.reason for reset in reader.resets}
-        assert reader.residents.digest() == source.residents.digest()
-
-
-async def test_chunks_that_are_asked_for_late_are_those_of_the_beginning() -> None:
-    source = Source(ring_bytes=1)
-    source.send(INFO)
-    for first in range(10, 200, 10):
-        source.tell(stored(first, first + 1))
-    as_of = source.residents.digest()
-
-    def go_on(payload: bytes) -> bytes:
-        if isinstance(decode_reply(payload), SnapshotReply):
-            source.tell(BlocksRemoved(array("Q", [min(source.residents.hashes())])))
-        return payload
-
-    source.alter = go_on
-    async with source.reader() as reader:
-        await reader.read_until(lambda: bool(reader.resets))
-
-        assert reader.resets[0].as_of_seq == 20
-        assert ResidentSet(reader.resets[0].blocks).digest() == as_of
