@@ -58,6 +58,7 @@ class Backend:
         self.num_requests = 0
         self.stats_rows: deque[dict[str, Any]] = deque(maxlen=1000)
         self._stats_on = stats
+        self._told_of: dict[int, EngineStats] = {}
         self.event_buffer: deque[dict[str, Any]] = deque(maxlen=event_buffer * num_ranks)
         """Gathered on the first rank."""
         self._loop = asyncio.new_event_loop()
@@ -170,7 +171,20 @@ class Backend:
     def _record(self, rank: int, num_context: int, num_tokens: int, seconds: float) -> None:
         stats = self.engines[rank].stats()
         row = iteration_row(stats, self.info, num_context, num_tokens, seconds)
-        self.stats_rows.append(row | {"iter": len(self.stats_rows), "attentionDpRank": rank})
+        row |= {"iter": len(self.stats_rows), "attentionDpRank": rank}
+        before, self._told_of[rank] = self._told_of.get(rank, EngineStats()), stats
+        if stats.drafted_tokens_total > before.drafted_tokens_total:
+            row["specDecodingStats"] = _drafts(before, stats)
+        self.stats_rows.append(row)
+
+
+def _drafts(before: EngineStats, now: EngineStats) -> dict[str, Any]:
+    """What an iteration's guesses came to."""
+    return {
+        "numDraftTokens": now.drafted_tokens_total - before.drafted_tokens_total,
+        "numAcceptedTokens": now.accepted_tokens_total - before.accepted_tokens_total,
+        "numRequestsWithDraftTokens": now.drafts_total - before.drafts_total,
+    }
 
 
 async def _tell_events(engine: EmbeddedEngine, events: KvEvents) -> None:
