@@ -16,6 +16,8 @@ from shepherd_events.events import BlocksStored
 from shepherd_worker.engine import create_encoder, create_engine
 from shepherd_worker.engine.encoder import EncoderEngine
 from shepherd_worker.engine.protocol import Engine, EngineConfig
+from shepherd_worker.engine.trtllm.engine import TrtllmEngine
+from shepherd_worker.engine.trtllm.library import load_library
 from shepherd_worker.errors import InvalidRequestError, StartError
 from shepherd_worker.image import Array, DecodedImage, PreparedImage, pixel_digest, place_images
 from shepherd_worker.request import GenerateRequest
@@ -155,6 +157,19 @@ async def test_a_model_that_reads_text_says_so_and_cannot_encode() -> None:
     with pytest.raises(StartError, match="names no image token"):
         await encoder.start()
     await encoder.close()
+
+
+async def test_a_version_that_cannot_count_an_images_tokens_serves_text_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    use_fake_trtllm()
+    library = replace(load_library(), create_input_processor=lambda *_: object())
+    serving = TrtllmEngine(limits(), library)
+    async with started(serving):
+        assert serving.image_processor() is None
+        assert len((await ask(serving, request(TEXT[0]))).token_ids) == 8
+
+    assert "images will be refused" in caplog.text
 
 
 async def test_an_image_that_does_not_fit_its_place_is_refused() -> None:

@@ -152,11 +152,7 @@ class TrtllmEngine:
         except Exception as error:
             log.exception("TensorRT-LLM did not start")
             raise EngineFailedError(f"TensorRT-LLM did not start: {error}") from error
-        images = None
-        if model.vision is not None:
-            load = partial(load_processor, self._library, model, llm.tokenizer)
-            images = await asyncio.to_thread(load)
-            await self._open_transfer()
+        model, images = await self._open_images(llm, model)
         self._started = await self._ready(self._assemble(llm, model, images))
         return self._started.info
 
@@ -295,6 +291,20 @@ class TrtllmEngine:
         self._die(dead)
         self._end_events(dead)
         self._changed.set()
+
+    async def _open_images(
+        self, llm: Any, model: ModelFiles
+    ) -> tuple[ModelFiles, TrtllmImageProcessor | None]:
+        """What prepares images; where it does not work, the model is taken for one of text."""
+        if model.vision is None:
+            return model, None
+        try:
+            images = await asyncio.to_thread(load_processor, self._library, model, llm.tokenizer)
+        except EngineFailedError as error:
+            log.warning("images will be refused: %s", error)
+            return replace(model, vision=None), None
+        await self._open_transfer()
+        return model, images
 
     async def _open_transfer(self) -> None:
         """What fetches embeddings; nothing is fetched from here."""

@@ -76,7 +76,7 @@ def _vision(
     if token_id is None:
         return None
     identity = fingerprint(directory, find_weights(directory), f"trtllm/embeddings/{config.dtype}")
-    return VisionLimits(int(token_id), int(text["hidden_size"]), identity)
+    return VisionLimits(int(token_id), int(text.get("hidden_size", 0)), identity)
 
 
 def engine_info(
