@@ -44,22 +44,21 @@ class KeywordMemory:
 
     def archive(self, user: str, turn: StoredTurn) -> None:
         """One turn, one transaction; words that anybody stored before are dropped."""
-        texts = [said.text for said in turn.messages] + [""]
-        with self._connection:
-            self._connection.execute(
-                """INSERT OR IGNORE INTO context (user_message, assistant_response, timestamp,
-                content_hash, user_id, archive_id) VALUES (?, ?, ?, ?, ?, ?)""",
-                (
-                    *(texts[0], texts[1], turn.started_unix_ns // 10**9),
-                    *(hashlib.sha256((texts[0] + texts[1]).encode()).hexdigest(), user),
-                    turn.archive_id,
-                ),
-            )
+        self.archive_together(user, [turn])
 
     def archive_all(self, user: str, turns: Sequence[StoredTurn]) -> None:
-        """Turn by turn."""
+        """Turn by turn, as it does."""
         for turn in turns:
             self.archive(user, turn)
+
+    def archive_together(self, user: str, turns: Sequence[StoredTurn]) -> None:
+        """In one transaction, which it never does: to fill it quickly."""
+        with self._connection:
+            self._connection.executemany(
+                """INSERT OR IGNORE INTO context (user_message, assistant_response, timestamp,
+                content_hash, user_id, archive_id) VALUES (?, ?, ?, ?, ?, ?)""",
+                [_row(user, turn) for turn in turns],
+            )
 
     def search(self, user: str, query: str, limit: int) -> list[str]:
         """Archive ids, best first."""
@@ -79,3 +78,9 @@ class KeywordMemory:
         """On disk."""
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         return self._path.stat().st_size
+
+
+def _row(user: str, turn: StoredTurn) -> tuple[object, ...]:
+    question, answer = ([said.text for said in turn.messages] + ["", ""])[:2]
+    digest = hashlib.sha256((question + answer).encode()).hexdigest()
+    return (question, answer, turn.started_unix_ns // 10**9, digest, user, turn.archive_id)

@@ -143,7 +143,7 @@ class Searcher:
             return []
         corpus, matrix = self._refreshed(archive)
         frequencies = archive.frequencies(terms)
-        postings = archive.postings(telling_terms(terms, frequencies))
+        postings = archive.postings(telling_terms(terms, frequencies, len(corpus)))
         matches = match(corpus, terms, frequencies, postings)
         if matrix is not None:
             query = _dense_query(question.query, frequencies, len(corpus))
@@ -210,7 +210,7 @@ class Searcher:
         ]
         place_of = {turns[doc].archive_id: int(corpus.places[doc]) for doc in docs if doc in turns}
         found = self._reranked(question.query, found)
-        words = [frozenset(terms_of(text_of(hit.turn))) for hit in found]
+        words = [frozenset(words_of(text_of(hit.turn))) for hit in found]
         kept = diversified([hit.score for hit in found], words, question.k)
         return _told(archive, corpus, [found[each] for each in kept], place_of, question, terms)
 

@@ -6,6 +6,7 @@ A transaction works on a copy of the tables, which replaces them at its end.
 from __future__ import annotations
 
 import json
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from shepherd_memory.archive.records import (
     Erased,
     Fact,
     NoticeState,
-    Posting,
+    Postings,
     Quota,
     SessionSummary,
     StoredNotice,
@@ -155,15 +156,15 @@ class FakeArchive:
 
     def frequencies(self, terms: Iterable[str]) -> dict[str, int]:
         """See `SearchReader.frequencies`."""
-        return dict(Counter(posting.term for posting in self.postings(terms)))
+        return {each.term: len(each.docs) for each in self.postings(terms)}
 
-    def postings(self, terms: Iterable[str]) -> Iterator[Posting]:
+    def postings(self, terms: Iterable[str]) -> Iterator[Postings]:
         """See `SearchReader.postings`."""
         rows = list(self._tables.terms.items())
         for term in terms:
-            for doc, counted in rows:
-                if term in counted:
-                    yield Posting(term, doc, counted[term])
+            found = {doc: counted[term] for doc, counted in rows if term in counted}
+            if found:
+                yield Postings(term, array("q", found), array("q", found.values()))
 
     def documents_turns(self, docs: Iterable[int]) -> dict[int, StoredTurn]:
         """See `SearchReader.documents_turns`."""

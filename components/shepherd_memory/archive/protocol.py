@@ -37,7 +37,7 @@ from shepherd_memory.archive.records import (
     Erased,
     Fact,
     NoticeState,
-    Posting,
+    Postings,
     Quota,
     SessionSummary,
     StoredNotice,
@@ -231,8 +231,8 @@ class SearchReader(Protocol):
         """In how many documents each term stands; only terms that stand in one."""
         ...
 
-    def postings(self, terms: Iterable[str]) -> Iterator[Posting]:
-        """Where terms stand, in any order."""
+    def postings(self, terms: Iterable[str]) -> Iterator[Postings]:
+        """Where terms stand; only those that stand somewhere."""
         ...
 
     def documents_turns(self, docs: Iterable[int]) -> dict[int, StoredTurn]:

@@ -6,6 +6,7 @@ Plain frozen records: no SQL, no file, no clock.  Times are nanoseconds since
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import NamedTuple, Self
@@ -185,12 +186,14 @@ class Document(NamedTuple):
     num_terms: int
 
 
-class Posting(NamedTuple):
-    """How often a term stands in a document."""
+class Postings(NamedTuple):
+    """Where a term stands; both arrays are `[num_documents]`."""
 
     term: str
-    doc: int
-    occurrences: int
+    docs: array[int]
+    """64-bit signed, each once, in any order."""
+    occurrences: array[int]
+    """64-bit signed; how often it stands in each."""
 
 
 @dataclass(frozen=True, slots=True)

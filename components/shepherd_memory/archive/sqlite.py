@@ -9,6 +9,7 @@ at `Archive`.
 from __future__ import annotations
 
 import sqlite3
+from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from shepherd_memory.archive.records import (
     Erased,
     Fact,
     NoticeState,
-    Posting,
+    Postings,
     Quota,
     SessionSummary,
     StoredNotice,
@@ -192,10 +193,17 @@ class SqliteArchive:
         rows = self._among("SELECT term, doc FROM term_counts WHERE term = ?", terms)
         return {row["term"]: row["doc"] for row in rows}
 
-    def postings(self, terms: Iterable[str]) -> Iterator[Posting]:
+    def postings(self, terms: Iterable[str]) -> Iterator[Postings]:
         """See `SearchReader.postings`."""
-        statement = "SELECT term, doc, count(*) FROM term_places WHERE term = ? GROUP BY doc"
-        return map(Posting._make, self._among(statement, terms))
+        statement = "SELECT doc, count(*) FROM term_places WHERE term = ? GROUP BY doc"
+        with self._file.reading() as connection:
+            cursor = connection.cursor()
+            cursor.row_factory = None
+            for term in terms:
+                rows = cursor.execute(statement, (term,)).fetchall()
+                if rows:
+                    docs, occurrences = zip(*rows, strict=True)
+                    yield Postings(term, array("q", docs), array("q", occurrences))
 
     def documents_turns(self, docs: Iterable[int]) -> dict[int, StoredTurn]:
         """See `SearchReader.documents_turns`."""

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from shepherd_memory.archive.records import Posting
+from shepherd_memory.archive.records import Postings
 from shepherd_memory.retrieval.corpus import Corpus, Integers
 
 Floats = npt.NDArray[np.float64]
@@ -31,8 +31,10 @@ K1 = 0.9
 B = 0.4
 NEIGHBOUR_WEIGHTS = (0.4, 0.3)
 """Of the turns one and two places away."""
-MAX_POSTINGS = 100_000
-"""Of one question; commoner terms are left out, unless they are all there is."""
+MAX_POSTINGS = 50_000
+"""Of one question, and half as many as there are documents; commoner terms are left out."""
+FEW_DOCUMENTS = 500
+"""So many postings are always looked up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +47,12 @@ class Matches:
     """Which share of the question's information stands there, from 0 to 1."""
 
 
-def telling_terms(terms: Sequence[str], frequencies: Mapping[str, int]) -> list[str]:
+def telling_terms(
+    terms: Sequence[str], frequencies: Mapping[str, int], num_documents: int
+) -> list[str]:
     """The terms worth looking up, rarest first."""
     chosen: list[str] = []
-    budget = MAX_POSTINGS
+    budget = min(MAX_POSTINGS, max(FEW_DOCUMENTS, num_documents // 2))
     for term in sorted(
         (term for term in terms if term in frequencies), key=frequencies.__getitem__
     ):
@@ -63,7 +67,7 @@ def match(
     corpus: Corpus,
     terms: Sequence[str],
     frequencies: Mapping[str, int],
-    postings: Iterable[Posting],
+    postings: Iterable[Postings],
 ) -> Matches:
     """Score every place around which a term stands."""
     by_term = _by_term(corpus, postings)
@@ -85,23 +89,18 @@ def match(
     return Matches(places, scores, coverage / total if total else coverage)
 
 
-def _by_term(corpus: Corpus, postings: Iterable[Posting]) -> dict[str, tuple[Integers, Floats]]:
+def _by_term(corpus: Corpus, postings: Iterable[Postings]) -> dict[str, tuple[Integers, Floats]]:
     """Places and occurrences per unit of length, by term; what the corpus does not know is left out."""
-    rows: dict[str, tuple[list[int], list[int]]] = {}
-    for term, doc, occurrences in postings:
-        docs, counts = rows.setdefault(term, ([], []))
-        docs.append(doc)
-        counts.append(occurrences)
     found = {}
     mean = corpus.mean_terms
-    for term, (docs, counts) in rows.items():
-        numbers = np.array(docs, dtype=np.int64)
+    for term, docs, occurrences in postings:
+        numbers = np.frombuffer(docs, dtype=np.int64)
         places = np.where(
-            numbers < len(corpus.places), corpus.places[np.minimum(numbers, corpus.last_doc)], -1
+            numbers <= corpus.last_doc, corpus.places[np.minimum(numbers, corpus.last_doc)], -1
         )
         known = places >= 0
         lengths = 1 - B + B * corpus.num_terms[places[known]] / mean
-        found[term] = places[known], np.array(counts, dtype=np.float64)[known] / lengths
+        found[term] = places[known], np.frombuffer(occurrences, np.int64)[known] / lengths
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from datetime import UTC, datetime
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shepherd_memory.archive.records import Document, Posting, StoredVectors
+from shepherd_memory.archive.records import Document, Postings, StoredVectors
 from shepherd_memory.retrieval.corpus import Corpus
 from shepherd_memory.retrieval.dates import asks_for_latest, time_asked_for
 from shepherd_memory.retrieval.dense import VectorMatrix, normalised
@@ -31,10 +32,17 @@ def corpus_of(*talks: tuple[str, int]) -> Corpus:
 
 
 def scores_of(corpus: Corpus, *postings: tuple[str, int, int]) -> dict[int, float]:
-    frequencies: dict[str, int] = {}
-    for term, _, _ in postings:
-        frequencies[term] = frequencies.get(term, 0) + 1
-    found = match(corpus, sorted(frequencies), frequencies, [Posting(*each) for each in postings])
+    terms = sorted({term for term, _, _ in postings})
+    frequencies = {term: sum(each[0] == term for each in postings) for term in terms}
+    rows = [
+        Postings(
+            term,
+            array("q", [doc for each, doc, _ in postings if each == term]),
+            array("q", [occurrences for each, _, occurrences in postings if each == term]),
+        )
+        for term in terms
+    ]
+    found = match(corpus, terms, frequencies, rows)
     docs = corpus.docs[found.places].tolist()
     return dict(zip(docs, found.scores.tolist(), strict=True))
 
@@ -98,8 +106,10 @@ def test_a_posting_of_a_document_that_is_not_known_yet_is_left_out() -> None:
 def test_the_rarest_words_are_looked_up_first_and_common_ones_only_where_there_is_room() -> None:
     frequencies = {"rare": 3, "common": MAX_POSTINGS, "some": 50}
 
-    assert telling_terms(["common", "some", "none", "rare"], frequencies) == ["rare", "some"]
-    assert telling_terms(["common"], frequencies) == ["common"]
+    terms = ["common", "some", "none", "rare"]
+    assert telling_terms(terms, frequencies, 10**6) == ["rare", "some"]
+    assert telling_terms(["common"], frequencies, 10**6) == ["common"]
+    assert telling_terms(["some", "all"], {"some": 490, "all": 900}, 900) == ["some"]
 
 
 def test_vectors_find_what_no_word_does_and_a_turn_has_its_nearest() -> None:
