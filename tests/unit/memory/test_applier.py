@@ -192,3 +192,35 @@ async def test_what_is_due_is_archived_though_nothing_arrives(tmp_path: Path) ->
     assert notice.notice.turns == (1,)
     store.close()
     archives.close()
+
+
+async def test_a_directory_that_is_away_for_a_while_costs_nothing(
+    world: World, tmp_path: Path
+) -> None:
+    worker = FakeWorker()
+    said = [("user", "one?"), ("assistant", "yes"), ("user", "two?"), ("assistant", "no")]
+    worker.complete(said, session="s", tenant="acme")
+    worker.evict(worker.blocks_of(said, salt="acme")[:1])
+    (tmp_path / "tenants").rename(tmp_path / "away")
+    async with WriterThread() as writer, asyncio.TaskGroup() as tasks:
+        applier = Applier(
+            consumer=world.consumer,
+            writer=writer,
+            bell=Bell(),
+            metrics=world.metrics,
+            clocks=Clocks(),
+        )
+        running = tasks.create_task(applier.run())
+        for frame in worker.frames:
+            await applier.put(frame)
+        async with asyncio.timeout(10):
+            while not applier.store_failure:  # noqa: ASYNC110  a state rings no bell; the deadline is above
+                await asyncio.sleep(0.005)
+        assert applier.store_failure == "unable to open database file"
+
+        (tmp_path / "away").rename(tmp_path / "tenants")
+        await until_empty(applier, world, 1)
+        running.cancel()
+
+    assert world.archived(tenant="acme") == [(1, "one? yes")]
+    assert len(world.outbox("acme")) == 1
