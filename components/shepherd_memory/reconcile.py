@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shepherd_events.events import Attribution
 from shepherd_memory.archive.records import StoredTurn, TurnState
-from shepherd_memory.turns import Said, Turn, continues
+from shepherd_memory.turns import Said, Turn, continues, is_unread
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,21 @@ def reconcile(
         _decide(turn, ordinal, known, request_id if index == last else "")
         for index, (turn, ordinal) in enumerate(zip(turns, ordinals, strict=True))
     ]
+
+
+def unread_rest(known: Iterable[StoredTurn], turn: Turn) -> Turn | None:
+    """A turn of a model whose template is not understood, without what is archived of it already.
+
+    Its text is the whole conversation so far, and goes on where the text of the last request
+    ended.  None where nothing is left; any other turn as it is.
+    """
+    if not is_unread(turn.messages):
+        return turn
+    text = "".join(said.text for said in turn.messages)
+    for row in sorted(known, key=lambda row: row.age_key):
+        if row.state is TurnState.ARCHIVED and is_unread(row.messages):
+            text = text.removeprefix("".join(said.text for said in row.messages))
+    return replace(turn, messages=(Said("raw", text),)) if text.strip() else None
 
 
 def _decide(turn: Turn, ordinal: int, known: Iterable[StoredTurn], request_id: str) -> Decision:

@@ -29,8 +29,8 @@ from shepherd_memory.eviction import EvictionWatch, Placement, TurnKey, is_evict
 from shepherd_memory.grace import GracePeriod, SessionKey
 from shepherd_memory.metrics import Metrics
 from shepherd_memory.notifier import notice_of
-from shepherd_memory.reconcile import Decision, reconcile, reconcile_newest
-from shepherd_memory.turns import Turn, archive_id_of, digest_of, split_turns
+from shepherd_memory.reconcile import Decision, reconcile, reconcile_newest, unread_rest
+from shepherd_memory.turns import Turn, archive_id_of, digest_of, is_unread, split_turns
 
 LOCAL_TENANT = "local"
 """Whose events carry no tenant."""
@@ -211,7 +211,8 @@ class TurnRecorder:
         writer = batch.writer(conversation.tenant)
         known = writer.session_turns(origin.session_id)
         if conversation.complete:
-            decisions = reconcile(known, turns, origin.request_id)
+            read = [rest for turn in turns if (rest := unread_rest(known, turn)) is not None]
+            decisions = reconcile(known, read, origin.request_id)
         else:
             decisions = reconcile_newest(known, turns[-1], origin)
         for decision in decisions:
@@ -274,7 +275,7 @@ class TurnRecorder:
             writer.supersede(row.archive_id)
             self._forget(TurnKey(tenant, row.archive_id))
         turn = decision.turn
-        newest = turn is conversation.turns[-1]
+        newest = turn.end == conversation.turns[-1].end
         digest = digest_of(turn.messages)
         kept = writer.insert(
             StoredTurn(
@@ -312,7 +313,8 @@ class TurnRecorder:
 
     def _may_go(self, key: TurnKey, row: StoredTurn, newest: str | None) -> bool:
         """Whether a turn is evicted and not protected."""
-        is_protected = row.archive_id == newest and key not in self._ended
+        is_unread_text = bool(row.placement.block_hashes) and is_unread(row.messages)
+        is_protected = row.archive_id == newest and key not in self._ended and not is_unread_text
         return not is_protected and is_evicted(row.placement, self._index)
 
     def _begin_grace(self, tenant: str, row: StoredTurn) -> None:

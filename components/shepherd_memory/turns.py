@@ -75,6 +75,11 @@ def question_of(messages: Iterable[Said]) -> str:
     return "\n".join(said.text for said in messages if said.role == "user")
 
 
+def is_unread(messages: Iterable[Said]) -> bool:
+    """Whether nobody is known to have spoken: text of an unknown template."""
+    return all(said.role == "raw" for said in messages)
+
+
 def digest_of(messages: Iterable[Said]) -> str:
     """SHA-256 in hex of what user and assistant said (or of unread text), in Unicode's composed form (NFC)."""
     parts: list[str] = []
