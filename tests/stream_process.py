@@ -18,7 +18,6 @@ from random import Random
 from typing import Any
 
 from line_process import LineProcess, say
-from shepherd_cli.stack import free_port
 from shepherd_events.epoch_file import EpochFile
 from shepherd_events.events import (
     BlocksRemoved,
@@ -52,6 +51,8 @@ class PublisherPlace:
     """Two ports and a file with the last epoch, for one publisher after the other."""
 
     def __init__(self, directory: Path) -> None:
+        from shepherd_cli.stack import free_port  # heavy, and the processes need none of it
+
         self.live, self.control = free_port(), free_port()
         self._epochs = str(directory / "epoch")
 

@@ -23,14 +23,7 @@ from stream_process import PublisherPlace, StreamProcess, address_of
 from stream_readers import DEADLINE_S
 
 PROGRAM = str(Path(__file__).parents[1] / "mortal_consumer.py")
-DEATHS = (
-    ("before", 1),
-    ("after", 1),
-    ("before", 3),
-    ("after", 4),
-    ("whenever", 0),
-    ("whenever", 0),
-)
+DEATHS = (("before", 1), ("after", 3), ("whenever", 0), ("whenever", 0))
 
 
 class Mortal:
