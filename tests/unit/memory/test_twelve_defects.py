@@ -45,6 +45,10 @@ DEFECTS = {
         "test_consumer.py",
         "test_a_turn_is_archived_when_one_of_its_blocks_is_gone",
     ),
+    "9 what waits to be extracted is lost with the process": (
+        "test_extraction.py",
+        "test_nothing_is_lost_when_the_process_ends_in_the_middle",
+    ),
     "10 a test of eviction that asserts nothing of archives": (
         "test_eviction_oracle.py",
         "look",
