@@ -9,6 +9,7 @@ from shepherd_auth.errors import CredentialFileError
 from shepherd_auth.options import AccessOptions
 from shepherd_auth.private_file import read_private
 from shepherd_config import OptionError, option
+from shepherd_memory.notice_events import endpoint_of
 from shepherd_memory.notice_text import NoticeTemplate
 from shepherd_memory.webhook import Webhook, read_webhooks
 
@@ -89,11 +90,20 @@ class DeliveryOptions(AccessOptions):
         """
         self.template()
         self.webhooks()
+        self._check_notice_events()
         self.extract_key()
         if bool(self.extract_url) != bool(self.extract_model):
             raise OptionError(
                 "--extract-url", self.extract_url, "--extract-model and it, or neither"
             )
+
+    def _check_notice_events(self) -> None:
+        if not self.notice_events:
+            return
+        try:
+            endpoint_of(self.notice_events)
+        except ValueError as error:
+            raise OptionError("--notice-events", self.notice_events, str(error)) from error
 
     def template(self) -> NoticeTemplate:
         """What a session is told.

@@ -33,6 +33,8 @@ from shepherd_memory.upkeep import Recalls
 from shepherd_memory.writer import WriterThread
 
 EXPORT_PAGE = 200
+MAX_HISTORY = 100_000
+"""Values of one fact that an export holds."""
 QUOTA_RETRY_S = 3600.0
 
 T = TypeVar("T")
@@ -295,7 +297,7 @@ class Memory:
         facts = await self.facts(after="", limit=EXPORT_PAGE)
         while facts:
             for fact in facts:
-                for value in await self.fact_history(fact.key, limit=EXPORT_PAGE):
+                for value in await self.fact_history(fact.key, limit=MAX_HISTORY):
                     yield value
             facts = await self.facts(after=facts[-1].key, limit=EXPORT_PAGE)
 

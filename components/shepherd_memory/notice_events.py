@@ -10,15 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from urllib.parse import urlsplit
 
-from shepherd_config import OptionError
+from shepherd_config.addresses import is_loopback
 from shepherd_events.errors import TransportError
 from shepherd_events.events import StreamId, StreamInfo
 from shepherd_events.publisher import KvEventPublisher
-from shepherd_events.transports.protocol import PublisherTransport
 from shepherd_memory.archive.records import StoredNotice
 
 STREAM = StreamId("memory")
-FLAG = "--notice-events"
 
 
 class NoticeEvents:
@@ -34,31 +32,36 @@ class NoticeEvents:
         self._publisher.publish_notice(row.notice)
 
 
+def endpoint_of(address: str) -> tuple[str, int]:
+    """Host and port of `tcp://HOST:PORT`.
+
+    Raises:
+        ValueError: it has another form, or others could reach it.
+    """
+    parts = urlsplit(address)
+    if parts.scheme != "tcp" or not parts.hostname or not parts.port:
+        raise ValueError("tcp://HOST:PORT")
+    if not is_loopback(parts.hostname):
+        raise ValueError("a loopback address: notices quote what was said")
+    return parts.hostname, parts.port
+
+
 @contextmanager
 def publishing(address: str) -> Iterator[NoticeEvents]:
     """The sink on a ZMQ endpoint.
 
     Raises:
-        OptionError: the address is not one of this machine's own.
+        OSError: it cannot be listened on.
     """
-    publisher = KvEventPublisher(STREAM, StreamInfo("", 0, ""), _transport(address))
+    from shepherd_events.transports.zmq import ZmqPublisherTransport  # noqa: PLC0415 - only if asked
+
+    transport = ZmqPublisherTransport(*endpoint_of(address))
+    publisher = KvEventPublisher(STREAM, StreamInfo("", 0, ""), transport)
     try:
         publisher.start()
     except TransportError as error:
-        raise OptionError(FLAG, address, f"an address that can be listened on ({error})") from error
+        raise OSError(f"--notice-events {address} cannot be listened on: {error}") from error
     try:
         yield NoticeEvents(publisher)
     finally:
         publisher.close("the memory service stops")
-
-
-def _transport(address: str) -> PublisherTransport:
-    from shepherd_events.transports.zmq import ZmqPublisherTransport  # noqa: PLC0415 - only if asked
-
-    parts = urlsplit(address)
-    try:
-        if parts.scheme != "tcp" or not parts.hostname or parts.port is None:
-            raise OptionError(FLAG, address, "tcp://HOST:PORT")
-        return ZmqPublisherTransport(parts.hostname, parts.port)
-    except (TransportError, ValueError) as error:
-        raise OptionError(FLAG, address, f"tcp://HOST:PORT on loopback ({error})") from error

@@ -317,3 +317,9 @@ def test_a_template_that_says_no_topic_is_refused(text: str) -> None:
         NoticeTemplate(text)
     with pytest.raises(OptionError, match="--notice-template"):
         load_config(["--notice-template", text], {})
+
+
+@pytest.mark.parametrize("address", ["5569", "tcp://127.0.0.1", "tcp://0.0.0.0:5569", "udp://a:1"])
+def test_notices_are_published_on_this_machine_alone(address: str) -> None:
+    with pytest.raises(OptionError, match="--notice-events"):
+        load_config(["--notice-events", address], {})

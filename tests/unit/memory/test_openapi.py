@@ -69,7 +69,7 @@ def admin(served: Served) -> Any:
 
 
 FEW = settings(
-    max_examples=3,
+    max_examples=2,
     deadline=None,
     derandomize=True,
     phases=(Phase.explicit, Phase.generate),
