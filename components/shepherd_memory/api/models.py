@@ -23,9 +23,8 @@ from shepherd_memory.archive.records import (
 from shepherd_memory.search import SearchHit
 
 MAX_TEXT_CHARS = 65_536
-_TEXT_PATTERN = r"\S"
 
-Text = Annotated[str, Field(max_length=MAX_TEXT_CHARS, pattern=_TEXT_PATTERN)]
+Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS)]
 
 
 class _Request(BaseModel):
