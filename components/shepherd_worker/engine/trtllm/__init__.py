@@ -5,6 +5,7 @@
     library.py       what the installed version has, found out by looking
     model.py         what a model's directory says before it is loaded
     construction.py  options -> the arguments of its `LLM`
+    started.py       what exists once it has loaded the model, and its first token
 
     submission.py    a request -> its call of `generate_async`
     sampling.py      a request -> its sampling parameters

@@ -14,11 +14,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from array import array
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -60,6 +59,7 @@ from shepherd_worker.engine.trtllm.model import ModelFiles, engine_info, read_mo
 from shepherd_worker.engine.trtllm.poller import Poller
 from shepherd_worker.engine.trtllm.ranks import Ledgers
 from shepherd_worker.engine.trtllm.shutdown import Shutdown
+from shepherd_worker.engine.trtllm.started import Started, first_token
 from shepherd_worker.engine.trtllm.stats import NativeMetrics, Totals, engine_stats
 from shepherd_worker.engine.trtllm.submission import Submissions
 from shepherd_worker.engine.vision import ImageProcessor
@@ -69,31 +69,13 @@ from shepherd_worker.errors import (
     OverloadedError,
 )
 from shepherd_worker.image import Array
-from shepherd_worker.request import FinishReason, GenerateRequest, StopConditions, TokenChunk
+from shepherd_worker.request import FinishReason, GenerateRequest, TokenChunk
 
 log = logging.getLogger(__name__)
 
 NAME = "trtllm"
 POLLER_TIMEOUT_S = 5.0
 """How long the last events may take to be read."""
-FIRST_TOKEN_TIMEOUT_S = 300.0
-"""How long the first token of all may take; some kernels are compiled for it."""
-FIRST_EVENT_TIMEOUT_S = 2.0
-"""How long to wait for the first event, which says how many blocks there are."""
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """What exists once TensorRT-LLM has loaded the model."""
-
-    llm: Any
-    info: EngineInfo
-    submissions: Submissions
-    poller: Poller
-    ledgers: Ledgers
-    metrics: NativeMetrics
-    images: TrtllmImageProcessor | None
-    """None where the model reads text only."""
 
 
 class TrtllmEngine:
@@ -337,32 +319,14 @@ class TrtllmEngine:
         started.poller.start()
         try:
             if self._warm_up:
-                started = await self._first_token(started)
+                started = await first_token(started)
             self._raise_if_dead()
-        except BaseException:
+        except BaseException as error:
             await started.poller.stop(POLLER_TIMEOUT_S)
+            if isinstance(error, EngineFailedError) and self._dead is not None:
+                raise self._dead from error
             raise
         return started
-
-    async def _first_token(self, started: Started) -> Started:
-        """Have one token generated: it proves the engine, and makes it tell what it has."""
-        request = GenerateRequest(
-            request_id="warm-up",
-            token_ids=array("I", [0]),
-            stops=StopConditions(max_tokens=1, ignore_eos=True),
-        )
-        try:
-            async with asyncio.timeout(FIRST_TOKEN_TIMEOUT_S):
-                await started.submissions.submit(request, streaming=False)(None)
-        except Exception as error:
-            if self._dead is not None:
-                raise self._dead from error
-            log.exception("TensorRT-LLM generates nothing")
-            raise EngineFailedError(f"TensorRT-LLM generates nothing: {error!r}") from error
-        started.poller.begin()
-        told = await started.poller.num_blocks(FIRST_EVENT_TIMEOUT_S)
-        num_blocks = {**told, **{t: n for t, n in started.info.num_blocks.items() if n}}
-        return replace(started, info=replace(started.info, num_blocks=num_blocks))
 
     def _admit(self, request: GenerateRequest) -> Started:
         """What serves a request, unless it must be refused."""
