@@ -11,7 +11,7 @@ delivered, and tells by that one whether it speaks of the same run.
     n          n                        DELIVER
     n          > n                      GAP
     n          < n, heard live before   RESTARTED
-    n          < n, replayed before     DUPLICATE
+    n          < n, replayed before     DUPLICATE, or RESTARTED with other bytes
 
     expected   replayed message         verdict
     --------   ----------------------   -------------------------------------
@@ -23,6 +23,9 @@ delivered, and tells by that one whether it speaks of the same run.
     n          later, > n               GAP: ask again
     n          the end, before n-1      RESTARTED
 
+Where a proxy hides that the publisher was started anew, and its first messages
+are lost, a number that happens to be the expected one cannot be told apart.
+
 DELIVER alone moves on.  After RESTARTED, LOST and a GAP that nothing closes,
 `reset` and what the cache held is unknown.
 """
@@ -31,6 +34,9 @@ from __future__ import annotations
 
 from enum import Enum, auto
 from hashlib import blake2b
+
+_MAX_UNHEARD = 20_000
+"""Replayed messages whose live copies may still come, by their digests."""
 
 
 class Verdict(Enum):
@@ -54,14 +60,19 @@ class ForeignCursor:
         self._heard = -1
         """The highest number that came live."""
         self._verified = True
+        self._unheard: dict[int, bytes] = {}
+        """Digests of messages that were replayed and did not come live yet."""
 
     def reset(self) -> None:
         """Expect anything."""
         self.expected, self._last, self._heard, self._verified = None, b"", -1, True
+        self._unheard.clear()
 
     def live(self, seq: int, payload: bytes) -> Verdict:
         """Judge a message of the live wire."""
         if self.expected is not None and seq <= self._heard:
+            return Verdict.RESTARTED
+        if self._unheard.pop(seq, None) not in {None, _digest(payload)}:
             return Verdict.RESTARTED
         verdict = self._next(seq, payload)
         if verdict is not Verdict.GAP:
@@ -76,7 +87,10 @@ class ForeignCursor:
     def replayed(self, seq: int, payload: bytes) -> Verdict:
         """Judge a message of a replay."""
         if self._verified or self.expected is None:
-            return self._next(seq, payload)
+            verdict = self._next(seq, payload)
+            if verdict is Verdict.DELIVER:
+                self._expect_live(seq)
+            return verdict
         if seq >= self.expected:
             return Verdict.LOST
         if seq == self.expected - 1 and _digest(payload) != self._last:
@@ -87,6 +101,11 @@ class ForeignCursor:
     def end_replay(self) -> Verdict:
         """Judge the end of a replay: DUPLICATE where nothing speaks against it."""
         return Verdict.DUPLICATE if self._verified else Verdict.RESTARTED
+
+    def _expect_live(self, seq: int) -> None:
+        self._unheard[seq] = self._last
+        if len(self._unheard) > _MAX_UNHEARD:
+            del self._unheard[next(iter(self._unheard))]
 
     def _next(self, seq: int, payload: bytes) -> Verdict:
         if self.expected is not None and seq > self.expected:
