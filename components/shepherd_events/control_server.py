@@ -38,6 +38,8 @@ MAX_PAGE_BYTES = 1 << 20
 
 _MAX_OPEN_SNAPSHOTS = 8
 _SNAPSHOT_IDLE_S = 30.0
+_SNAPSHOT_ABANDONED_S = 1.0
+"""Readers ask again at once; who did not for so long has to begin anew where others wait."""
 _BUSY_RETRY_MS = 250
 
 _BREATH_S = 20e-6
@@ -166,18 +168,20 @@ class ControlServer:
                 self._breathe()
 
     def _make_room(self) -> bool:
-        """Forget who went away, then, if it must be, who has everything; False if all are busy."""
-        horizon = self._clock() - _SNAPSHOT_IDLE_S
+        """Forget who went away, then, if it must be, who is done or idle; False if all are busy."""
+        now = self._clock()
         self._open = {
-            key: opened for key, opened in self._open.items() if opened.asked_at >= horizon
+            key: opened
+            for key, opened in self._open.items()
+            if opened.asked_at >= now - _SNAPSHOT_IDLE_S
         }
         if len(self._open) < _MAX_OPEN_SNAPSHOTS:
             return True
-        done = next((key for key, opened in self._open.items() if opened.current.last), None)
-        if done is None:
-            return False
-        del self._open[done]
-        return True
+        for key, opened in self._open.items():
+            if opened.current.last or opened.asked_at <= now - _SNAPSHOT_ABANDONED_S:
+                del self._open[key]
+                return True
+        return False
 
 
 def _chunks(

@@ -176,6 +176,22 @@ def test_more_snapshots_than_fit_wait_until_one_is_read_or_forgotten() -> None:
     assert served.chunk(opened[5].snapshot_id, 1).status is Status.COMPACTED
 
 
+def test_snapshots_that_nobody_reads_on_keep_others_waiting_for_a_second_only() -> None:
+    served = Served()
+    served.residents.apply(stored(10))
+    served.residents.apply(stored(20))
+    opened = [served.chunk() for _ in range(8)]
+    served.now += 0.9
+    assert served.chunk(opened[0].snapshot_id, 0) == opened[0]
+    assert served.chunk().status is Status.BUSY
+
+    served.now += 0.1
+
+    assert served.chunk().status is Status.OK
+    assert served.chunk(opened[0].snapshot_id, 1).last
+    assert served.chunk(opened[1].snapshot_id, 1).status is Status.COMPACTED
+
+
 def test_a_snapshot_that_has_no_bytes_is_busy_and_not_silent() -> None:
     served = Served()
     served.residents.apply(stored(0))
