@@ -127,6 +127,10 @@ class Metrics:
         self.turns_pruned = self._counter(
             "shepherd_memory_turns_pruned", "Archived turns removed to keep within a quota."
         )
+        self.recalls_dropped = self._counter(
+            "shepherd_memory_recalls_dropped",
+            "Recalled turns whose use was not noted, because too many were between two rounds.",
+        )
         self.turns_embedded = self._counter(
             "shepherd_memory_turns_embedded", "Archived turns that were given vectors."
         )

@@ -43,7 +43,7 @@ class Recalls:
     by_tenant: defaultdict[str, dict[str, int]] = field(default_factory=lambda: defaultdict(dict))
     """When each archive id was recalled last."""
     dropped: int = 0
-    """How many found no room."""
+    """How many found no room since the last round."""
 
     def note(self, tenant: str, archive_ids: Iterable[str], now_unix_ns: int) -> None:
         """Remember that turns were recalled."""
@@ -115,13 +115,14 @@ class Upkeep:
             ModelUnavailableError: the embedder is down; everything else was done.
             StoreUnavailableError: a store is.
         """
+        self._metrics.recalls_dropped.inc(self._recalls.dropped)
+        self._recalls.dropped = 0
         for tenant, recalled in self._recalls.taken().items():
             await self._writer.run(lambda: self._write_recalled(tenant, recalled))  # noqa: B023  awaited at once
         tenants = await asyncio.to_thread(self._archives.tenants)
         await self._prune(tenants)
         if self._embedder is not None:
-            for tenant in tenants:
-                await self._embed(tenant, self._embedder)
+            await self._embed_all(tenants, self._embedder)
 
     async def _prune(self, tenants: Sequence[str]) -> None:
         now = self._clocks.unix_ns()
@@ -132,17 +133,25 @@ class Upkeep:
             erased = await self._writer.run(lambda: self._archives.of(tenant).prune(quota, now))  # noqa: B023  awaited at once
             self._metrics.turns_pruned.inc(erased.turns)
 
+    async def _embed_all(self, tenants: Sequence[str], embedder: Embedder) -> None:
+        """One tenant's failure, which may be a text that is refused, holds up no other."""
+        failure: ModelUnavailableError | None = None
+        for tenant in tenants:
+            try:
+                await self._embed(tenant, embedder)
+            except ModelUnavailableError as error:
+                self._metrics.model_failures.labels("embedder").inc()
+                failure = error
+        if failure is not None:
+            raise failure
+
     async def _embed(self, tenant: str, embedder: Embedder) -> None:
         while True:
             after = self._embedded.get(tenant, 0)
             archive = self._archives.of(tenant)
-            try:
-                vectors = await asyncio.to_thread(
-                    missing_vectors, archive, embedder, after=after, limit=BATCH
-                )
-            except ModelUnavailableError:
-                self._metrics.model_failures.labels("embedder").inc()
-                raise
+            vectors = await asyncio.to_thread(
+                missing_vectors, archive, embedder, after=after, limit=BATCH
+            )
             if not vectors:
                 return
             await self._writer.run(lambda: self._write_vectors(tenant, embedder.name, vectors))  # noqa: B023  awaited at once

@@ -76,7 +76,7 @@ def match(
     scores, coverage = np.zeros(len(places)), np.zeros(len(places))
     total = 0.0
     for term in terms:
-        frequency = frequencies.get(term, 0)
+        frequency = min(frequencies.get(term, 0), len(corpus))
         weight = math.log1p((len(corpus) - frequency + 0.5) / (frequency + 0.5))
         total += weight
         if term in by_term:

@@ -102,6 +102,24 @@ async def test_a_model_that_is_down_is_asked_again_after_growing_pauses(world: W
     assert world.count("shepherd_memory_model_failures_total", model="embedder") == 8
 
 
+async def test_one_tenants_failure_holds_up_no_other(world: World) -> None:
+    for tenant in ("t", "u"):
+        keep(world.archives, a_turn(1, tenant=tenant), tenant=tenant, archived=True)
+
+    with pytest.raises(ModelUnavailableError, match="told so"):
+        await world.upkeep(OneEmbedder(down=1)).round()
+
+    assert [world.archives.of(tenant).stats().vectors for tenant in "tu"] == [0, 1]
+
+
+async def test_recalls_that_found_no_room_are_counted(world: World) -> None:
+    world.recalls.note("t", map(str, range(MAX_RECALLS + 5)), 1)
+
+    await world.upkeep().round()
+
+    assert world.count("shepherd_memory_recalls_dropped_total") == 5
+
+
 async def test_new_turns_are_embedded_as_soon_as_the_bell_rings(world: World) -> None:
     running = asyncio.create_task(world.upkeep(OneEmbedder()).run())
     try:
