@@ -30,7 +30,7 @@ from shepherd_memory.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 MAX_SHOWN_CHARS = 64
-STORE_RETRY_S = 5
+STORE_RETRY_S = 1
 
 
 class Problem(BaseModel):

@@ -218,5 +218,5 @@ async def test_a_store_that_cannot_be_used_now_is_told_with_when_to_come_back(
         house(tmp_path, archives=FullArchives()) as door,
         door.client.get("/v1/sessions") as answer,
     ):
-        assert (answer.status, answer.headers["retry-after"]) == (503, "5")
+        assert (answer.status, answer.headers["retry-after"]) == (503, "1")
         assert "/var" not in await answer.text()
