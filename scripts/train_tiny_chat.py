@@ -67,7 +67,9 @@ def main() -> int:
         print(json.dumps(reports[-1]), flush=True)
 
     digests: list[bytes] = []
-    maker = ShardMaker(out / "tokenizer.json", out / TEMPLATE, options.seed, options.tokens_per_batch)
+    maker = ShardMaker(
+        out / "tokenizer.json", out / TEMPLATE, options.seed, options.tokens_per_batch
+    )
     with _shards(maker, options) as shards:
         model = train(recipe, _digested(shards, digests), options.device, report)
     model.to(torch.bfloat16).save_pretrained(out)
@@ -80,7 +82,10 @@ def main() -> int:
         "first_shard_sha256": digests[0].hex(),
         "weights_sha256": hashlib.sha256((out / "model.safetensors").read_bytes()).hexdigest(),
         "machine": _machine(options.device),
-        "seconds": {"training": round(trained - began), "evaluation": round(perf_counter() - trained)},
+        "seconds": {
+            "training": round(trained - began),
+            "evaluation": round(perf_counter() - trained),
+        },
         "held_out": {"cases": options.cases, "bars": BARS} | _shares(scores),
         "reports": reports,
     }
@@ -91,7 +96,12 @@ def main() -> int:
 
 def held_out_scores(directory: Path, device: str, cases: int, seed: int) -> dict[str, Score]:
     """What the model in `directory` does with held-out questions."""
-    return evaluate(Answerer(directory, device=device, batch_size=256 if device == "cuda" else 16), search_exchanges, cases=cases, seed=seed)
+    return evaluate(
+        Answerer(directory, device=device, batch_size=256 if device == "cuda" else 16),
+        search_exchanges,
+        cases=cases,
+        seed=seed,
+    )
 
 
 def search_exchanges(exchanges: Sequence[Exchange], query: str, k: int) -> list[int]:
@@ -149,7 +159,9 @@ def _shares(scores: dict[str, Score]) -> dict[str, Any]:
 
 def _print(scores: dict[str, Score]) -> None:
     for skill, score in scores.items():
-        print(f"{skill:12} {score.share:.3f} ({score.right}/{score.asked}) bar {BARS.get(skill, '')}")
+        print(
+            f"{skill:12} {score.share:.3f} ({score.right}/{score.asked}) bar {BARS.get(skill, '')}"
+        )
     for skill, score in scores.items():
         for wrong in score.wrong:
             print(f"{skill} wrong: {wrong}")
@@ -165,7 +177,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--shards", type=int, default=1000, help="of 2048 conversations")
+    parser.add_argument("--shards", type=int, default=355, help="of 2048 conversations")
     parser.add_argument("--tokens-per-batch", type=int, default=65_536)
     parser.add_argument("--processes", type=int, default=2, help="that make data")
     parser.add_argument("--cases", type=int, default=500, help="held-out, of each skill")

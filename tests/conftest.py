@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from shepherd_cli.tiny_model import make_tiny_model
+from shepherd_tiny_chat import MODEL_DIR
 
 
 @pytest.fixture(scope="session")
-def tiny_chat_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's model, trained once per test run; about twenty seconds."""
-    return make_tiny_model(tmp_path_factory.mktemp("chat") / "tiny-model")
+def tiny_chat_model() -> Path:
+    """The chat model that ships."""
+    return MODEL_DIR

@@ -23,13 +23,14 @@ from rich.text import Text
 
 from shepherd_cli.chat import Conversation, Message, stream_chat
 from shepherd_cli.stack import Stack
-from shepherd_cli.tiny_corpus import QUESTIONS
-from shepherd_cli.up import MODEL_NAME, Running, start, tiny_model
+from shepherd_cli.up import MODEL_NAME, Running, start
 from shepherd_cli.watch import StreamWatcher
+from shepherd_tiny_chat import MODEL_DIR
+from shepherd_tiny_chat.corpus.small_talk import KNOWLEDGE as QUESTIONS
 
 SESSIONS = ("ada", "ben", "cleo")
 TURNS_EACH = 4
-NUM_KV_BLOCKS = 18
+NUM_KV_BLOCKS = 14
 """Room for about one and a half of the conversations, on each worker."""
 REFERENCE_MODEL = MODEL_NAME + "-aggregated"
 ARCHIVE_TIMEOUT_S = 20.0
@@ -69,12 +70,11 @@ async def run_demo(build_dir: Path, console: Console) -> bool:
         ProcessFailedError: a part did not start.
     """
     started = time.monotonic()
-    model = await tiny_model(build_dir, console)
     run_dir = build_dir / "demo"
     shutil.rmtree(run_dir, ignore_errors=True)
     async with Stack(run_dir) as stack:
         with console.status("starting Dynamo's frontend, two workers, a reference, memory"):
-            running = await _start(stack, model)
+            running = await _start(stack, MODEL_DIR)
         report = await _Show(stack, running, console).run(started)
     path = build_dir / "demo.json"
     path.write_text(json.dumps(asdict(report), indent=2) + "\n")

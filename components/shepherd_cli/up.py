@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
-from shepherd_cli.process import ChildProcess, ProcessFailedError
 from shepherd_cli.stack import Service, Stack
+from shepherd_tiny_chat import MODEL_DIR
 
 MODEL_NAME = "shepherd-tiny"
 
@@ -24,24 +22,6 @@ class Running:
     frontend: Service
     memory: Service
     workers: tuple[Service, ...]
-
-
-async def tiny_model(build_dir: Path, console: Console) -> Path:
-    """The demo's model, made the first time; in a process of its own, which a signal can end.
-
-    Raises:
-        ProcessFailedError: it could not be made.
-    """
-    directory, log = build_dir / "tiny-model", build_dir / "tiny-model.log"
-    argv = [sys.executable, "-m", "shepherd_cli.tiny_model", str(directory)]
-    child = await ChildProcess.start("tiny-model", argv, os.environ, log)
-    try:
-        with console.status("making a tiny chat model, the first time only (half a minute)"):
-            if await child.wait():
-                raise ProcessFailedError(child.name, f"ended with {child.exit_code}", log)
-    finally:
-        child.kill()
-    return directory
 
 
 async def start(stack: Stack, model: Path, *, num_kv_blocks: int) -> Running:
@@ -66,10 +46,9 @@ async def run_up(build_dir: Path, console: Console, say: Callable[[str], None]) 
     Raises:
         ProcessFailedError: a part did not start, or ended by itself.
     """
-    model = await tiny_model(build_dir, console)
     async with Stack(build_dir / "up") as stack:
         with console.status("starting frontend, memory and two workers"):
-            running = await start(stack, model, num_kv_blocks=64)
+            running = await start(stack, MODEL_DIR, num_kv_blocks=64)
         say(_welcome(running, stack.run_dir))
         dead = await stack.any_ended()
         say(f"{dead.name} ended with {dead.exit_code}; its log is {dead.log_path}")

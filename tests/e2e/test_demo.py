@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from shepherd_cli.tiny_corpus import QUESTIONS
+from shepherd_tiny_chat.corpus.small_talk import KNOWLEDGE as QUESTIONS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 
@@ -34,8 +34,7 @@ def children_of(run_dir: Path) -> list[str]:
 
 
 @pytest.fixture
-def build_dir(tmp_path: Path, tiny_chat_model: Path) -> Path:
-    shutil.copytree(tiny_chat_model, tmp_path / "build" / "tiny-model")
+def build_dir(tmp_path: Path) -> Path:
     return tmp_path / "build"
 
 

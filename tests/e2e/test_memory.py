@@ -13,10 +13,10 @@ import pytest_asyncio
 
 from openai_client import MODEL, Client, eventually
 from shepherd_cli.stack import Service, Stack
-from shepherd_cli.tiny_corpus import QUESTIONS
+from shepherd_tiny_chat.corpus.small_talk import KNOWLEDGE as QUESTIONS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
-NUM_KV_BLOCKS = 20
+NUM_KV_BLOCKS = 16
 TURNS_EACH = 3
 
 
@@ -41,7 +41,7 @@ class Talk:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def client(stack: Stack, tiny_chat_model: Path) -> AsyncIterator[Client]:
     model = ("--model", str(tiny_chat_model), "--served-model-name", MODEL)
-    cache = ("--num-kv-blocks", str(NUM_KV_BLOCKS), "--max-seq-len", "304")
+    cache = ("--num-kv-blocks", str(NUM_KV_BLOCKS), "--max-seq-len", "240")
     worker = await stack.worker("worker", *model, *cache)
     frontend = await stack.frontend()
     await stack.model_served(frontend, MODEL)

@@ -11,7 +11,7 @@ import pytest
 from nats_broker import NatsBroker
 from openai_client import MODEL, Client, eventually
 from shepherd_cli.stack import Stack
-from shepherd_cli.tiny_corpus import QUESTIONS
+from shepherd_tiny_chat.corpus.small_talk import KNOWLEDGE as QUESTIONS
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
@@ -27,7 +27,7 @@ async def test_evicted_turns_reach_the_archive_though_the_broker_is_killed_on_th
     stack: Stack, tiny_chat_model: Path, broker: NatsBroker
 ) -> None:
     model = ("--model", str(tiny_chat_model), "--served-model-name", MODEL)
-    cache = ("--num-kv-blocks", "20", "--max-seq-len", "304")
+    cache = ("--num-kv-blocks", "16", "--max-seq-len", "240")
     events = ("--kv-events", "nats", "--kv-events-endpoint", broker.url)
     await stack.worker("worker", *model, *cache, *events)
     frontend = await stack.frontend()

@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from openai_client import MODEL, Client, eventually, health
 from shepherd_cli.stack import Service, Stack
-from shepherd_cli.tiny_corpus import QUESTIONS
+from shepherd_tiny_chat.corpus.small_talk import KNOWLEDGE as QUESTIONS
 from trtllm_fake import fake_environment
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
@@ -213,7 +213,7 @@ async def test_what_a_cache_forgets_memory_has_word_for_word(
     stack: Stack, client: Client, tiny_chat_model: Path
 ) -> None:
     """The engine tells hexadecimal hashes and partial blocks; turns come out whole."""
-    cache = ("--num-kv-blocks", "20", "--max-seq-len", "304", "--component", "chat")
+    cache = ("--num-kv-blocks", "14", "--max-seq-len", "208", "--component", "chat")
     args = ("--model", str(tiny_chat_model), "--served-model-name", "chat", *cache)
     await stack.worker("chat", *args, env=fake_environment(LATEST))
     memory = await stack.memory("--components", "chat")

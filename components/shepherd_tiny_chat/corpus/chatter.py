@@ -10,13 +10,32 @@ from random import Random
 
 from shepherd_tiny_chat.corpus import words
 
-_WHO = "I|I|I|I|we|we|my mother|the neighbours|everybody|she|he|they|somebody|the children|an old man|nobody|my head|the rain|the radio|you".split("|")
-_DID = "was thinking of|went to|sat in|lost|looked at|waited for|talked about|came from|ran past|dreamt of|walked to|heard of|liked|missed|was near|was full of|needed|laughed about|read about|paid for|cleaned|slept in|worked on|wrote about|should know|mentioned|spent time with|had a moment for|looked up|was on the way to|could not find|was off to|got up for|could see|will have|would have".split("|")
-_WHAT = "the kitchen|some coffee|a letter|the news|the weather|a dream|my tongue|the mind|a tip|a friend|the moment|the end of the day|that story|the whole world|nothing|everything|the second floor|the first step|your help|a long list|the bed|my stomach|my eyes|the office|the woods|the flat|skills|a laugh|a chat|television|the shops|a trip|a second|the record|a case|a detail|the question".split("|")
-_WHEN = "||||||| today| yesterday| again| last night| in the morning| some time ago| for a while| at noon| later| by the way| since then| right now| all day| as always".split("|")
-_CONJUNCTIONS = "Before|While|After|When|As|Since|Although|Because|Now that|In case|Until|If".split("|")
-_GREETINGS = "Hello|Hi|Hey|Oh|Well|Good day|Welcome|So long|Until then|Dear friend|My friend|Assistant|Wow|Hm|Aha|Super|Perfect|Too bad|What a day|Very nice|Great".split("|")
-_ASKED = "Do you like {}?|Have you ever seen {}?|Can you see {}?|Are you fond of {}?|Do you need {}?|What do you think of {}?|May I speak about {}?|Do you have {}?|Could you bring {}?|Are you near {}?|Is there {}?|What is it like with {}?|Do you dream of {}?|How about {}?".split("|")
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(text.split("|"))
+
+
+_WHO = _lines(
+    "I|I|I|I|we|we|my mother|the neighbours|everybody|she|he|they|somebody|the children|an old man|nobody|my head|the rain|the radio|you"
+)
+_DID = _lines(
+    "was thinking of|went to|sat in|lost|looked at|waited for|talked about|came from|ran past|dreamt of|walked to|heard of|liked|missed|was near|was full of|needed|laughed about|read about|paid for|cleaned|slept in|worked on|wrote about|should know|mentioned|spent time with|had a moment for|looked up|was on the way to|could not find|was off to|got up for|could see|will have|would have"
+)
+_WHAT = _lines(
+    "the kitchen|some coffee|a letter|the news|the weather|a dream|my tongue|the mind|a tip|a friend|the moment|the end of the day|that story|the whole world|nothing|everything|the second floor|the first step|your help|a long list|the bed|my stomach|my eyes|the office|the woods|the flat|skills|a laugh|a chat|television|the shops|a trip|a second|the record|a case|a detail|the question"
+)
+_WHEN = _lines(
+    "||||||| today| yesterday| again| last night| in the morning| some time ago| for a while| at noon| later| by the way| since then| right now| all day| as always"
+)
+_CONJUNCTIONS = _lines(
+    "Before|While|After|When|As|Since|Although|Because|Now that|In case|Until|If"
+)
+_GREETINGS = _lines(
+    "Hello|Hi|Hey|Oh|Well|Good day|Welcome|So long|Until then|Dear friend|My friend|Assistant|Wow|Hm|Aha|Super|Perfect|Too bad|What a day|Very nice|Great"
+)
+_ASKED = _lines(
+    "Do you like {}?|Have you ever seen {}?|Can you see {}?|Are you fond of {}?|Do you need {}?|What do you think of {}?|May I speak about {}?|Do you have {}?|Could you bring {}?|Are you near {}?|Is there {}?|What is it like with {}?|Do you dream of {}?|How about {}?"
+)
 
 
 def clause(random: Random) -> str:

@@ -152,9 +152,7 @@ class Teller:
         self.noticed = True
         count = self.random.choices((1, 2, 3), (0.7, 0.2, 0.1))[0]
         topics = self.random.sample(self.archive, min(count, len(self.archive)))
-        return [
-            {"role": "tool", "content": recall.notice(exchange.user)} for exchange, _ in topics
-        ]
+        return [{"role": "tool", "content": recall.notice(exchange.user)} for exchange, _ in topics]
 
     def archive_everything(self, turns: int) -> None:
         """Live through turns that are archived before the conversation that is seen begins."""

@@ -45,6 +45,10 @@ def new_value(random: Random, split: Split, relation: Relation) -> str:
     return drawn(random, split, relation.value)
 
 
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
 _TELL_OPENERS = Choices(
     (*[""] * 9, "By the way, ", "Just so you know, ", "Hello! ", "Hi, ", "Listen, ", "Please remember: ", "Note that ", "Guess what: ", "Today I want to tell you that ", "So, ", "Remember this: ", "Well, ", "I should mention that ", "Oh, ", "You should know that "),
     ("", "", "For the record, ", "One more thing: ", "In case I forget it, ", "Keep in mind that "),
@@ -60,7 +64,7 @@ _TELL_PHRASE = Choices(
 _BY_TALK_SHARE = 0.15
 """Of the training's sentences that something stands before, and after."""
 _CORRECTIONS = Choices(
-    ("No, wait, {told}.", "Sorry, I made a mistake: {told}.", "Actually, {told}.", "No, that was wrong, {told}.", "Correction: {told}.", "I was wrong, {told}.", "That has changed: {told}.", "No, it is {v}.", "Sorry, I meant {v}.", "Actually it is {v}, not {old}.", "I mixed that up: it is {v}.", "It is not {old} any more, it is {v} now.", "Not {old}! {v}."),
+    ( "No, wait, {told}.", "Sorry, I made a mistake: {told}.", "Actually, {told}.", "No, that was wrong, {told}.", "Correction: {told}.", "I was wrong, {told}.", "That has changed: {told}.", "No, it is {v}.", "Sorry, I meant {v}.", "Actually it is {v}, not {old}.", "I mixed that up: it is {v}.", "It is not {old} any more, it is {v} now.", "Not {old}! {v}."),
     ("Oops, {told}, not {old}.", "Let me correct myself: {told}.", "Scratch that, it is {v}.", "Forget {old}, the right answer is {v}."),
 )  # fmt: skip
 _FULL_CORRECTIONS = 7
@@ -81,7 +85,7 @@ _ASK_FOR_PHRASE = Choices(
 
 _NOTHING = Choices(("",), ("",))
 _HURRIED_SHARE = 0.15
-_DISPENSABLE = frozenset("is the of do did does what what's which a an have has in at to".split())
+_DISPENSABLE = frozenset(_words("is the of do did does what what's which a an have has in at to"))
 
 _ACKNOWLEDGEMENTS = (
     "Got it: {said}.",
@@ -151,9 +155,7 @@ def answered(random: Random, fact: Fact) -> str:
     return random.choice(_ANSWERS).format(said=fact.said, Said=_sentence(fact.said))
 
 
-def _around(
-    random: Random, split: Split, text: str, openers: Choices, closers: Choices
-) -> str:
+def _around(random: Random, split: Split, text: str, openers: Choices, closers: Choices) -> str:
     """A sentence with what people say before and after it."""
     before, after = openers.pick(random, split), closers.pick(random, split)
     if split == "train" and random.random() < _BY_TALK_SHARE:

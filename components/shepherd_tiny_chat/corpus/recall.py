@@ -82,7 +82,11 @@ _DESCRIPTIONS = (
 )
 _QUERY_DESCRIPTIONS = (
     "What to look for, in the words of the conversation.",
-    "What to look for.", "Keywords.", "The search query.", "Words to search for")
+    "What to look for.",
+    "Keywords.",
+    "The search query.",
+    "Words to search for",
+)
 _OTHER_TOOLS: tuple[dict[str, Any], ...] = tuple(
     {
         "type": "function",
@@ -112,7 +116,7 @@ _OTHER_TOOLS: tuple[dict[str, Any], ...] = tuple(
 def _search_memory(random: Random) -> dict[str, Any]:
     if random.random() < 0.4:
         return SEARCH_MEMORY
-    query = {"type": "string"}
+    query: dict[str, Any] = {"type": "string"}
     if random.random() < 0.7:
         query["description"] = random.choice(_QUERY_DESCRIPTIONS)
     if random.random() < 0.3:
@@ -120,7 +124,10 @@ def _search_memory(random: Random) -> dict[str, Any]:
     properties: dict[str, Any] = {"query": query}
     limit = random.choice(("", "", "k", "max_results", "limit"))
     if limit:
-        properties[limit] = {"type": "integer", "description": "How many exchanges to return at most."}
+        properties[limit] = {
+            "type": "integer",
+            "description": "How many exchanges to return at most.",
+        }
         if random.random() < 0.5:
             properties[limit] |= {"default": 5, "maximum": 20, "minimum": 1}
     parameters = {"type": "object", "properties": properties, "required": ["query"]}
@@ -160,7 +167,9 @@ def _as_text(random: Random, found: Sequence[Exchange], *, with_relevance: bool)
     if 0.15 <= style < 0.25:
         heading = "Results:"
     said = "\n\n".join(entries)
-    return f"{heading}\n\n" + (f"<recalled_memory>\n{said}\n\n</recalled_memory>" if quoted else said)
+    return f"{heading}\n\n" + (
+        f"<recalled_memory>\n{said}\n\n</recalled_memory>" if quoted else said
+    )
 
 
 def _source(random: Random) -> str:

@@ -8,6 +8,11 @@ from shepherd_tiny_chat.corpus.chatter import chatter
 from shepherd_tiny_chat.corpus.relations import Choices
 from shepherd_tiny_chat.corpus.words import Split
 
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(text.split("|"))
+
+
 SYSTEM_PROMPTS: tuple[str, ...] = (
     "You are a helpful assistant.",
     "You are a friendly assistant who answers in one sentence.",
@@ -210,8 +215,8 @@ SMALL_TALK: tuple[tuple[Choices, str], ...] = tuple(
 """Wordings of the user with the only answer to them."""
 
 TOO_HARD = Choices(
-    tuple("What is the capital of Peru?|How many people live in China?|Who was the first president?|What is the square root of two?|Translate this into Latin.|Write a poem about the sea.|Who won the match yesterday?|What is the price of gold?|Explain quantum physics.|How do I repair a car?|What is the news today?|Write a program for me.|What is the population of Canada?|Who discovered penicillin?|Which team is the best?|How does a computer work?|When did the war end?|What is the speed of light?".split("|")),
-    tuple("What is the capital of Norway?|Who wrote Faust?|How do I change a tyre?|What is the largest desert?|Sing me a song.".split("|")),
+    tuple(_lines("What is the capital of Peru?|How many people live in China?|Who was the first president?|What is the square root of two?|Translate this into Latin.|Write a poem about the sea.|Who won the match yesterday?|What is the price of gold?|Explain quantum physics.|How do I repair a car?|What is the news today?|Write a program for me.|What is the population of Canada?|Who discovered penicillin?|Which team is the best?|How does a computer work?|When did the war end?|What is the speed of light?")),
+    tuple(_lines("What is the capital of Norway?|Who wrote Faust?|How do I change a tyre?|What is the largest desert?|Sing me a song.")),
 )  # fmt: skip
 """What such a small model cannot know."""
 

@@ -32,9 +32,15 @@ def drawn(random: Random, split: Split, draw: Draw) -> str:
     return value
 
 
-_ONSETS = "b bl br c ch cl cr d dr f fl fr g gl gr h j k kl l m n p pl pr qu r s sh sk sl sm sn sp st str t th tr v w y z".split()
-_VOWELS = "a a e e i i o o u u ai ea ee ie oo ou".split()
-_CODAS = "b ck d f g k l ll m n nd ng nk nt p r rd rk rn s sh sk st t th v x z".split()
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+_ONSETS = _words(
+    "b bl br c ch cl cr d dr f fl fr g gl gr h j k kl l m n p pl pr qu r s sh sk sl sm sn sp st str t th tr v w y z"
+)
+_VOWELS = _words("a a e e i i o o u u ai ea ee ie oo ou")
+_CODAS = _words("b ck d f g k l ll m n nd ng nk nt p r rd rk rn s sh sk st t th v x z")
 
 
 def _syllable(random: Random, *, closed: float) -> str:
@@ -49,30 +55,54 @@ def _made_up(random: Random) -> str:
     )
 
 
-_REAL_NAMES = """Ada Adam Aisha Alice Amir Anna Anton Ben Bella Bruno Carla Carlos Chen Clara Cleo Daniel Dora
+_REAL_NAMES = _words("""Ada Adam Aisha Alice Amir Anna Anton Ben Bella Bruno Carla Carlos Chen Clara Cleo Daniel Dora
 Elena Emil Emma Eva Fatima Felix Finn Frida George Greta Hana Henry Hugo Ida Igor Ines Ivan Jack Jana Jonas Julia
 Kai Karim Kate Lars Laura Leo Lina Lucas Lucy Maria Mark Max Maya Mei Mia Milo Nadia Nina Noah Nora Olga Oliver
 Omar Oscar Paul Petra Pia Rosa Ruby Sam Sara Simon Sofia Stella Tara Theo Tim Tom Uma Vera Victor Yara Zoe
-Luna Rex Biscuit Pepper Shadow Ginger Coco Misty Rocky Buddy Daisy Smokey Snowy Tiger Whiskers Bramble Pickle""".split()
-_REAL_CITIES = """Paris London Berlin Madrid Rome Lisbon Vienna Prague Oslo Helsinki Dublin Athens Cairo Nairobi
+Luna Rex Biscuit Pepper Shadow Ginger Coco Misty Rocky Buddy Daisy Smokey Snowy Tiger Whiskers Bramble Pickle""")
+_REAL_CITIES = _words("""Paris London Berlin Madrid Rome Lisbon Vienna Prague Oslo Helsinki Dublin Athens Cairo Nairobi
 Lagos Tokyo Kyoto Seoul Delhi Mumbai Sydney Perth Toronto Boston Chicago Denver Austin Lima Bogota Santiago Bergen
-Porto Seville Lyon Ghent Graz Basel Turin Leeds York Krakow Riga Tallinn Izmir Tunis Accra Dakar Hanoi""".split()
-_CITY_ENDINGS = "ton ville burg ham ford stad haven mouth field bridge wick dale".split()
-_HUES = "red blue green yellow orange purple violet pink brown black white grey silver gold turquoise crimson olive teal maroon navy beige coral indigo lilac mint amber".split()
+Porto Seville Lyon Ghent Graz Basel Turin Leeds York Krakow Riga Tallinn Izmir Tunis Accra Dakar Hanoi""")
+_CITY_ENDINGS = _words("ton ville burg ham ford stad haven mouth field bridge wick dale")
+_HUES = _words(
+    "red blue green yellow orange purple violet pink brown black white grey silver gold turquoise crimson olive teal maroon navy beige coral indigo lilac mint amber"
+)
 _SHADES = ("", "", "dark ", "light ", "pale ", "deep ", "bright ", "dusty ")
-_TASTES = "spicy sweet sour grilled fried baked smoked lemon garlic ginger mushroom tomato cheese pumpkin cherry apple coconut walnut honey pepper onion spinach".split()
-_DISHES = "noodles soup pie curry salad pancakes dumplings rice stew cake pizza sandwich omelette pudding bread tacos lasagna risotto waffles beans pasta tea juice".split()
-_TRADES = "baker teacher nurse pilot plumber lawyer painter farmer dentist gardener carpenter chemist librarian translator mechanic engineer tailor florist journalist musician biologist surgeon architect electrician photographer".split()
+_TASTES = _words(
+    "spicy sweet sour grilled fried baked smoked lemon garlic ginger mushroom tomato cheese pumpkin cherry apple coconut walnut honey pepper onion spinach"
+)
+_DISHES = _words(
+    "noodles soup pie curry salad pancakes dumplings rice stew cake pizza sandwich omelette pudding bread tacos lasagna risotto waffles beans pasta tea juice"
+)
+_TRADES = _words(
+    "baker teacher nurse pilot plumber lawyer painter farmer dentist gardener carpenter chemist librarian translator mechanic engineer tailor florist journalist musician biologist surgeon architect electrician photographer"
+)
 _TRADE_KINDS = ("", "", "", "night ", "ship ", "school ", "junior ", "senior ", "music ", "marine ", "street ", "hospital ")  # fmt: skip
-_HOBBIES = "chess tennis football swimming knitting painting hiking climbing fishing sailing dancing running cycling gardening pottery archery fencing skiing surfing rowing juggling baking photography origami astronomy beekeeping".split()
-_INSTRUMENTS = "piano violin guitar flute drums cello trumpet harp clarinet saxophone banjo accordion ukulele oboe trombone organ mandolin".split()
-_LANGUAGES = "French Spanish German Italian Turkish Polish Dutch Swedish Greek Arabic Hindi Korean Japanese Swahili Finnish Czech Danish Welsh Thai Urdu Basque Latin Hebrew".split()
-_MONTHS = "January February March April May June July August September October November December".split()
-_ADJECTIVES = "old new small big long short blue red green golden silent broken empty hidden quiet lonely secret lost wild frozen dusty round wooden striped crooked little tall heavy".split()
-_THINGS = "river garden tower mirror lantern bridge forest island letter window candle feather harbour mountain castle copper ribbon button pebble kettle thunder comet meadow anchor saddle marble".split()
-_FURNITURE = "drawer shelf box basket cupboard sofa table bag lamp chair bed desk cabinet jar bucket carpet wardrobe suitcase mailbox bench".split()
+_HOBBIES = _words(
+    "chess tennis football swimming knitting painting hiking climbing fishing sailing dancing running cycling gardening pottery archery fencing skiing surfing rowing juggling baking photography origami astronomy beekeeping"
+)
+_INSTRUMENTS = _words(
+    "piano violin guitar flute drums cello trumpet harp clarinet saxophone banjo accordion ukulele oboe trombone organ mandolin"
+)
+_LANGUAGES = _words(
+    "French Spanish German Italian Turkish Polish Dutch Swedish Greek Arabic Hindi Korean Japanese Swahili Finnish Czech Danish Welsh Thai Urdu Basque Latin Hebrew"
+)
+_MONTHS = _words(
+    "January February March April May June July August September October November December"
+)
+_ADJECTIVES = _words(
+    "old new small big long short blue red green golden silent broken empty hidden quiet lonely secret lost wild frozen dusty round wooden striped crooked little tall heavy"
+)
+_THINGS = _words(
+    "river garden tower mirror lantern bridge forest island letter window candle feather harbour mountain castle copper ribbon button pebble kettle thunder comet meadow anchor saddle marble"
+)
+_FURNITURE = _words(
+    "drawer shelf box basket cupboard sofa table bag lamp chair bed desk cabinet jar bucket carpet wardrobe suitcase mailbox bench"
+)
 _PLACES = ("in", "under", "behind", "on", "next to", "inside", "near")
-_MATERIALS = "wood steel glass paper leather copper stone wool silk clay bamboo rubber cotton bronze plastic wax felt iron".split()
+_MATERIALS = _words(
+    "wood steel glass paper leather copper stone wool silk clay bamboo rubber cotton bronze plastic wax felt iron"
+)
 
 
 def name(random: Random) -> str:

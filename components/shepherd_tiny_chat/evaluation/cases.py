@@ -127,4 +127,3 @@ def _distractors(random: Random, fact: Fact) -> list[Exchange]:
         other.archive_everything(4)
         found += [exchange for exchange, topics in other.archive if fact.topic not in topics]
     return found[:NUM_DISTRACTORS]
-

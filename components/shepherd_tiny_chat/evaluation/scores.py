@@ -68,7 +68,9 @@ def evaluate(answer: Answer, search: Search, *, cases: int, seed: int) -> dict[s
     answers = answer(told)
     calls = answer(archived)
     called = [search_query(text) or "" for text in calls]
-    found = [search(c.archive, query, FOUND_WITHIN) for c, query in zip(archived, called, strict=True)]
+    found = [
+        search(c.archive, query, FOUND_WITHIN) for c, query in zip(archived, called, strict=True)
+    ]
     silent = [*quiet, *unknown, *told]
     silence = [*answer([*quiet, *unknown]), *answers]
     results = [_with_result(random, case, search) for case in archived]
@@ -81,7 +83,10 @@ def evaluate(answer: Answer, search: Search, *, cases: int, seed: int) -> dict[s
         "in_context": _score(told, answers, _answers_directly),
         "call": _score(
             archived,
-            [f"{text} -> {sorted(case.right)} in {places}" for case, text, places in zip(archived, calls, found, strict=True)],
+            [
+                f"{text} -> {sorted(case.right)} in {places}"
+                for case, text, places in zip(archived, calls, found, strict=True)
+            ],
             lambda case, text: bool(case.right & set(json.loads(text.rsplit(" in ", 1)[1]))),
         ),
         "from_result": _score(results, answer(results), _holds_value),
@@ -101,7 +106,9 @@ def holds(value: str, text: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(value.lower())}(?!\w)", text.lower()) is not None
 
 
-def _score(cases: Sequence[Case], answers: Sequence[str], right: Callable[[Case, str], bool]) -> Score:
+def _score(
+    cases: Sequence[Case], answers: Sequence[str], right: Callable[[Case, str], bool]
+) -> Score:
     wrong = [
         f"{case.messages[-1]['content']!r}, {case.fact and case.fact.said!r}: {text!r}"
         for case, text in zip(cases, answers, strict=True)

@@ -62,8 +62,7 @@ class ShardMaker:
         random = Random(f"{self.seed}/{number}")  # noqa: S311  no secret
         template = _template(self.template_path)
         texts = [
-            render(template, conversation(random, "train"))
-            for _ in range(CONVERSATIONS_PER_SHARD)
+            render(template, conversation(random, "train")) for _ in range(CONVERSATIONS_PER_SHARD)
         ]
         tokenizer = _tokenizer(self.tokenizer_path)
         encoded = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
