@@ -80,7 +80,7 @@ def evaluate(answer: Answer, search: Search, *, cases: int, seed: int) -> dict[s
     ]
     missing = [_with_nothing(random, case) for case in archived[: cases // 2]]
     return {
-        "in_context": _score(told, answers, _answers_directly),
+        "in_context": _score(told, answers, _holds_value),
         "call": _score(
             archived,
             [
@@ -119,9 +119,6 @@ def _score(
 
 def _holds_value(case: Case, text: str) -> bool:
     return case.fact is not None and "<tool_call>" not in text and holds(case.fact.value, text)
-
-
-_answers_directly = _holds_value
 
 
 def _with_result(random: Random, case: Case, search: Search) -> Case:
