@@ -16,6 +16,7 @@ from yarl import URL
 from shepherd_auth.identity import Scope
 from shepherd_auth.key_file import KeyFile
 from shepherd_auth.tenant_salts import TenantSalts
+from shepherd_http.server import url_of
 from shepherd_memory import doors
 from shepherd_memory.api.app import Status
 from shepherd_memory.archive.files import SqliteArchives
@@ -24,7 +25,6 @@ from shepherd_memory.clocks import Clocks
 from shepherd_memory.config import MemoryConfig
 from shepherd_memory.consumer import Consumer
 from shepherd_memory.fake import FakeWorker, SpelledTranscript
-from shepherd_memory.http_server import url_of
 from shepherd_memory.index_store import IndexStore
 from shepherd_memory.memory import Means, Memory
 from shepherd_memory.metrics import Metrics

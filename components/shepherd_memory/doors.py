@@ -24,6 +24,7 @@ from starlette.types import ASGIApp
 from shepherd_auth.audit import AuditLog
 from shepherd_auth.identity import LOCAL_TENANT
 from shepherd_auth.rate_limit import RateLimiter
+from shepherd_http.server import listen, serve_http
 from shepherd_memory.administration import Administration
 from shepherd_memory.api.access import Gate
 from shepherd_memory.api.admin import admin_app
@@ -33,7 +34,6 @@ from shepherd_memory.config import MemoryConfig
 from shepherd_memory.delivery import Delivery, deliver_every_tenants
 from shepherd_memory.errors import UnknownItemError
 from shepherd_memory.extraction import Extraction, OpenAiEndpoint
-from shepherd_memory.http_server import listen, serve_http
 from shepherd_memory.memory import Means, Memory
 from shepherd_memory.webhook import Outwards, WebhookSink
 

@@ -23,6 +23,7 @@ from shepherd_events.discovery import StreamDirectory
 from shepherd_events.transcript import TranscriptReader
 from shepherd_events.transports import connect as connect_by_address
 from shepherd_events.transports.protocol import Connect
+from shepherd_http.server import url_of
 from shepherd_memory import doors
 from shepherd_memory.api.app import Status
 from shepherd_memory.applier import Applier
@@ -34,7 +35,6 @@ from shepherd_memory.data_lock import locked
 from shepherd_memory.embedding import create_embedder, create_reranker
 from shepherd_memory.embedding.protocol import Embedder
 from shepherd_memory.health import Applied, health_document, is_healthy
-from shepherd_memory.http_server import url_of
 from shepherd_memory.index_store import IndexStore
 from shepherd_memory.memory import Means
 from shepherd_memory.metrics import Metrics

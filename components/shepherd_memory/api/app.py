@@ -18,10 +18,10 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from shepherd_http.limits import BodyLimit, LoopbackHostOnly
 from shepherd_memory.api import facts, notices, problems, recall, sessions, whole
 from shepherd_memory.api.access import Audited, Gate
 from shepherd_memory.api.conditional import IdempotencyKeys
-from shepherd_memory.api.limits import BodyLimit, LoopbackHostOnly
 
 OPENAPI_VERSION = "1.0.0"
 """Of the interface; its first number changes when something is taken away."""

@@ -8,7 +8,7 @@ expected.  422: a value is wrong; 400: the request cannot be read at all.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from shepherd_auth.errors import CredentialError, PermissionDeniedError
+from shepherd_http.problems import MEDIA_TYPE, problem
 from shepherd_memory.errors import (
     ConflictError,
     InvalidParameterError,
@@ -28,7 +29,6 @@ from shepherd_memory.errors import (
     UnknownItemError,
 )
 
-MEDIA_TYPE = "application/problem+json"
 MAX_SHOWN_CHARS = 64
 STORE_RETRY_S = 1
 
@@ -58,20 +58,6 @@ def problem_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
         }
         for status in sorted({400, 401, 403, 422, 429, 500, 503, *statuses})
     }
-
-
-def problem(
-    status: int, detail: str, *, headers: Mapping[str, str] | None = None, **fields: str
-) -> JSONResponse:
-    """The document."""
-    content = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        **fields,
-    }
-    return JSONResponse(_encodable(content), status, headers, media_type=MEDIA_TYPE)
 
 
 def install(app: FastAPI) -> None:
@@ -147,10 +133,3 @@ def _internal_error(_: Request, error: Exception) -> JSONResponse:
     """500 without a word of what went wrong; the log has it."""
     del error
     return problem(500, "something went wrong here; the log has the details")
-
-
-def _encodable(content: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
-        for name, value in content.items()
-    }

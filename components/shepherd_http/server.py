@@ -1,4 +1,4 @@
-"""Runs an ASGI application under uvicorn, on loopback, until cancelled.
+"""Runs an ASGI application under uvicorn until cancelled.
 
 Signals belong to the process's entry point, not to uvicorn.
 """
@@ -14,7 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 CLOSING_S = 2
-"""How long open requests may take to end when the service stops."""
+"""How long open requests may take to end when a service stops, unless it says otherwise."""
 
 
 class _Server(uvicorn.Server):
@@ -40,7 +40,13 @@ def url_of(listener: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-async def serve_http(app: ASGIApp, listener: socket.socket, on_stop: Callable[[], None]) -> None:
+async def serve_http(
+    app: ASGIApp,
+    listener: socket.socket,
+    on_stop: Callable[[], None],
+    *,
+    closing_s: int = CLOSING_S,
+) -> None:
     """Serve until cancelled, then tell waiting requests through `on_stop` and let them end."""
     server = _Server(
         uvicorn.Config(
@@ -51,7 +57,7 @@ async def serve_http(app: ASGIApp, listener: socket.socket, on_stop: Callable[[]
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=CLOSING_S,
+            timeout_graceful_shutdown=closing_s,
         )
     )
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))

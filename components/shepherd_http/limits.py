@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shepherd_memory.api.problems import problem
+from shepherd_http.problems import problem
 
 MAX_BODY_BYTES = 1 << 20
 READING_S = 10.0
