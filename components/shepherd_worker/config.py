@@ -333,6 +333,7 @@ def load_config(
     config = resolved.config
     if len(config.endpoint.removeprefix("dyn://").split(".")) not in {1, 3}:
         raise OptionError("--endpoint", config.endpoint, "a name or NAMESPACE.COMPONENT.ENDPOINT")
+    config.check_parsers()
     config.check_stream()
     _check_policy(config.eviction_policy)
     config.check_media()

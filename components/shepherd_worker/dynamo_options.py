@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from shepherd_config import option
+from shepherd_config import OptionError, option
 
 
 @dataclass(frozen=True, kw_only=True)  # no slots: two slotted bases cannot be combined
@@ -57,6 +57,18 @@ class DynamoOptions:
         maximum=32767,
         group="dynamo",
     )
+    dyn_tool_call_parser: str = option(
+        "Name of Dynamo's parser that turns the model's text into tool calls, such as hermes; empty has none.",
+        default="",
+        env=("DYN_TOOL_CALL_PARSER",),
+        group="dynamo",
+    )
+    dyn_reasoning_parser: str = option(
+        "Name of Dynamo's parser that tells reasoning from the answer, such as qwen3; empty has none.",
+        default="",
+        env=("DYN_REASONING_PARSER",),
+        group="dynamo",
+    )
     health_probe: bool = option(
         "Let Dynamo ask an idle worker for a token now and then; its status server says what came of it.",
         default=False,
@@ -76,3 +88,20 @@ class DynamoOptions:
         minimum=0,
         group="dynamo",
     )
+
+    def check_parsers(self) -> None:
+        """Compare the parsers' names with those of the Dynamo that is installed.
+
+        Raises:
+            OptionError: Dynamo has no parser of that name; exit code 2.
+        """
+        if not (self.dyn_tool_call_parser or self.dyn_reasoning_parser):
+            return
+        from shepherd_worker import dynamo_parsers  # noqa: PLC0415  imports dynamo
+
+        for flag, name, known in (
+            ("--dyn-tool-call-parser", self.dyn_tool_call_parser, dynamo_parsers.TOOL_CALLS),
+            ("--dyn-reasoning-parser", self.dyn_reasoning_parser, dynamo_parsers.REASONING),
+        ):
+            if name and name not in known:
+                raise OptionError(flag, name, f"one of {', '.join(known)}")

@@ -1,6 +1,6 @@
 """The worker on Dynamo: endpoints, model card, router feed, health.
 
-The only file of the worker that imports dynamo.  Everything else speaks of
+Beside it only `dynamo_parsers.py` imports dynamo.  Everything else speaks of
 handlers, roles and errors; this file translates them, each in one table.
 """
 
@@ -126,6 +126,8 @@ class Registration:
         runtime_config.max_num_seqs = info.max_batch_size
         runtime_config.max_num_batched_tokens = info.max_num_tokens
         runtime_config.enable_local_indexer = tells_router
+        runtime_config.tool_call_parser = config.dyn_tool_call_parser or None
+        runtime_config.reasoning_parser = config.dyn_reasoning_parser or None
         worker_type, serves, needs = _ROLES[config.role]
         await register_model(
             ModelInput.Tokens,

@@ -165,3 +165,20 @@ def test_kv_leaves_the_machine_with_a_secret_only(tmp_path: Path) -> None:
     with pytest.raises(UnusableInputError, match="mode 644"):
         config("--transfer-secret-file", secret_file(tmp_path, 0o644))
     assert config("--transfer-host", "::1").engine_config().kv_transfer == "auto"
+
+
+def test_the_parsers_have_dynamo_s_names_and_variables() -> None:
+    named = config("--dyn-tool-call-parser", "hermes", DYN_REASONING_PARSER="qwen3")
+
+    assert (named.dyn_tool_call_parser, named.dyn_reasoning_parser) == ("hermes", "qwen3")
+    assert (config().dyn_tool_call_parser, config().dyn_reasoning_parser) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("flag", "allowed"), [("--dyn-tool-call-parser", "hermes"), ("--dyn-reasoning-parser", "qwen3")]
+)
+def test_a_parser_that_dynamo_does_not_have_is_refused_with_those_it_has(
+    flag: str, allowed: str
+) -> None:
+    with pytest.raises(OptionError, match=f"{flag}: 'hermse' is not valid: .*{allowed}"):
+        config(flag, "hermse")
