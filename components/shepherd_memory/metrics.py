@@ -5,6 +5,8 @@ Base units, no label that grows with sessions, tenants or requests.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from shepherd_memory.subscription_totals import SubscriptionTotals
@@ -32,7 +34,10 @@ class Metrics:
 
     def _stream_series(self) -> None:
         self.events_received = self._counter(
-            "shepherd_stream_events_received", "Frames taken from streams, by kind of body.", "type"
+            "shepherd_stream_events_received",
+            "Frames taken from streams, by kind of body.",
+            "type",
+            known=("BlockBatch", "TurnCompleted"),
         )
         self.duplicates = self._counter(
             "shepherd_stream_duplicates", "Frames that had been applied before and were dropped."
@@ -41,6 +46,7 @@ class Metrics:
             "shepherd_stream_resets",
             "Times a stream's state was replaced as a whole, by cause.",
             "reason",
+            known=("new_epoch", "ended"),
         )
         self.stream_failures = self._counter(
             "shepherd_stream_failures", "Times reading a stream failed and was begun again."
@@ -97,7 +103,10 @@ class Metrics:
             "Completed requests whose sequence could not be rebuilt back to its root.",
         )
         self.notices = self._counter(
-            "shepherd_memory_notifications", "Notices by what became of them.", "outcome"
+            "shepherd_memory_notifications",
+            "Notices by what became of them.",
+            "outcome",
+            known=("created", "acknowledged"),
         )
         self.commit_seconds = Histogram(
             "shepherd_memory_commit_duration_seconds",
@@ -108,7 +117,10 @@ class Metrics:
 
     def _search_series(self) -> None:
         self.searches = self._counter(
-            "shepherd_memory_search_requests", "Searches by outcome.", "outcome"
+            "shepherd_memory_search_requests",
+            "Searches by outcome.",
+            "outcome",
+            known=("ok", "refused", "error"),
         )
         self.search_seconds = Histogram(
             "shepherd_memory_search_duration_seconds",
@@ -135,7 +147,10 @@ class Metrics:
             "shepherd_memory_turns_embedded", "Archived turns that were given vectors."
         )
         self.model_failures = self._counter(
-            "shepherd_memory_model_failures", "Times a model could not answer.", "model"
+            "shepherd_memory_model_failures",
+            "Times a model could not answer.",
+            "model",
+            known=("embedder", "reranker"),
         )
 
     def _door_series(self) -> None:
@@ -163,8 +178,12 @@ class Metrics:
             "shepherd_memory_extractions", "Archived turns read for facts.", "outcome"
         )
 
-    def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(name, text, labels, registry=self.registry)
+    def _counter(self, name: str, text: str, *labels: str, known: Sequence[str] = ()) -> Counter:
+        """Series of `known` values of the one label are there from the start, at 0."""
+        counter = Counter(name, text, labels, registry=self.registry)
+        for value in known:
+            counter.labels(value)
+        return counter
 
     def _gauge(self, name: str, text: str) -> Gauge:
         return Gauge(name, text, registry=self.registry)

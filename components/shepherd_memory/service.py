@@ -43,6 +43,7 @@ from shepherd_memory.search import Searcher
 from shepherd_memory.streams import MakeTranscript, StreamReaders, Transcripts
 from shepherd_memory.upkeep import Upkeep
 from shepherd_memory.writer import WriterThread
+from shepherd_telemetry.process_metrics import ProcessMetrics
 
 
 async def serve(
@@ -65,6 +66,7 @@ async def serve(
     metrics, bell, clocks = Metrics(), Bell(), Clocks()
     transcripts = Transcripts(directory, make_transcript)
     async with (
+        ProcessMetrics(metrics.registry, "memory") as process,
         doors.bound(config) as listeners,
         WriterThread() as writer,
         _opened(config.data_path, writer) as (archives, store),
@@ -108,6 +110,7 @@ async def serve(
         upkeep = _upkeep(config, means, embedder)
 
         status = Status(partial(_health, readers, consumer, applier), metrics.render)
+        process.ready.set_function(lambda: status.health()[0])
         async with doors.opened(config, listeners, means, status) as tasks:
             tasks.create_task(applier.run(), name="applier")
             tasks.create_task(readers.run(), name="streams")

@@ -114,6 +114,15 @@ class ImageMetrics:
         )
 
 
+def load_seconds(registry: CollectorRegistry) -> Gauge:
+    """Where the time until the engine could compute is told."""
+    return Gauge(
+        "shepherd_worker_model_load_seconds",
+        "Seconds from the engine's start until it could compute.",
+        registry=registry,
+    )
+
+
 def exposition(registry: CollectorRegistry) -> str:
     """The registry in Prometheus's text format."""
     return generate_latest(registry).decode()

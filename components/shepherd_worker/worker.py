@@ -15,10 +15,11 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
 from shepherd_events.tokenizer_assets import TokenizerAssets, TokenizerNotFoundError
 from shepherd_events.transcript import TranscriptReader
+from shepherd_telemetry.process_metrics import ProcessMetrics
 from shepherd_worker.attribution import Attributor
 from shepherd_worker.config import Role, WorkerConfig
 from shepherd_worker.engine import create_encoder, create_engine
@@ -37,7 +38,7 @@ from shepherd_worker.registration import Registration
 from shepherd_worker.signals import StopSignals
 from shepherd_worker.stream import WorkerStream
 from shepherd_worker.stream_endpoint import StreamEndpoint
-from shepherd_worker.telemetry import ImageMetrics, RequestMetrics, exposition
+from shepherd_worker.telemetry import ImageMetrics, RequestMetrics, exposition, load_seconds
 
 log = logging.getLogger(__name__)
 
@@ -61,12 +62,14 @@ async def run(config: WorkerConfig) -> None:
         cleanup.push_async_callback(engine.close)
         registration = Registration(config)
         cleanup.callback(registration.shutdown)
-        info = await stop.unless_stopped(engine.start())
+        registry = CollectorRegistry()
+        process = await cleanup.enter_async_context(ProcessMetrics(registry, "worker"))
+        with load_seconds(registry).time():
+            info = await stop.unless_stopped(engine.start())
         if info is None:
             return
-        registry = CollectorRegistry()
         images = await _open_images(config, engine, registration, registry, cleanup)
-        worker = Worker(config, engine, info, registration, images, registry)
+        worker = Worker(config, engine, info, registration, images, registry, process.ready)
         cleanup.push_async_callback(worker.close)
         await worker.serve(stop)
 
@@ -82,8 +85,10 @@ class Worker:
         registration: Registration,
         images: ImageSource | None,
         registry: CollectorRegistry,
+        ready: Gauge,
     ) -> None:
         self._config = config
+        self._ready = ready
         self._engine = engine
         self._info = info
         self._registration = registration
@@ -183,6 +188,7 @@ class Worker:
     def _become(self, phase: Phase) -> None:
         self._health.phase = phase
         self._registration.set_ready(ready=phase is Phase.READY)
+        self._ready.set(phase is Phase.READY)
         log.info("worker %s is %s", self._config.role, phase)
 
     async def _report(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -520,4 +520,4 @@ async def test_metrics_name_what_happened_and_grow_with_no_session(
     names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
     helped = {line.split()[2] for line in text.splitlines() if line.startswith("# HELP")}
     assert names == helped
-    assert all(name.startswith(("shepherd_memory_", "shepherd_stream_")) for name in names)
+    assert all(name.startswith(("shepherd_", "process_")) for name in names)
