@@ -141,6 +141,28 @@ class FakeArchive:
             size_bytes=0,
         )
 
+    def latest_sessions(self, *, limit: int) -> list[SessionSummary]:
+        """See `LatestReader.latest_sessions`."""
+        found = self.sessions(after=STORED_MEMORY_SESSION, limit=len(self._tables.turns))
+        return sorted(found, key=lambda each: (-each.last_unix_ns, each.session))[:limit]
+
+    def latest_notices(
+        self, *, session: str | None, before: int | None, limit: int
+    ) -> list[StoredNotice]:
+        """See `LatestReader.latest_notices`."""
+        found = [
+            row
+            for row in self._tables.notices.values()
+            if session in {None, row.notice.session_id}
+            and (before is None or row.position < before)
+        ]
+        return sorted(found, key=lambda row: -row.position)[:limit]
+
+    def recalled_unix_ns(self, archive_ids: Iterable[str]) -> dict[str, int]:
+        """See `LatestReader.recalled_unix_ns`."""
+        used = self._tables.used
+        return {each: used[each] for each in archive_ids if each in used}
+
     def generation(self) -> int:
         """See `SearchReader.generation`."""
         return self._tables.numbers["generation"]

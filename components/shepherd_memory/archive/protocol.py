@@ -216,6 +216,24 @@ class RecordReader(Protocol):
         ...
 
 
+class LatestReader(Protocol):
+    """What happened last, as of the last commit."""
+
+    def latest_sessions(self, *, limit: int) -> list[SessionSummary]:
+        """Conversations, those first in which something was said last."""
+        ...
+
+    def latest_notices(
+        self, *, session: str | None, before: int | None, limit: int
+    ) -> list[StoredNotice]:
+        """Notices by position, latest first, those ahead of `before`; None means any."""
+        ...
+
+    def recalled_unix_ns(self, archive_ids: Iterable[str]) -> dict[str, int]:
+        """When turns were of use last; those that never were are missing."""
+        ...
+
+
 class SearchReader(Protocol):
     """What the ranking is made of, as of the last commit."""
 
@@ -278,7 +296,7 @@ class Upkeep(Protocol):
         ...
 
 
-class Archive(TurnReader, RecordReader, SearchReader, Upkeep, Protocol):
+class Archive(TurnReader, RecordReader, LatestReader, SearchReader, Upkeep, Protocol):
     """One tenant's store."""
 
     @property

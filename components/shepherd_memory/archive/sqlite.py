@@ -40,6 +40,7 @@ from shepherd_memory.archive.sqlite_erasure import (
 )
 from shepherd_memory.archive.sqlite_file import SqliteFile, connect, copy_database
 from shepherd_memory.archive.sqlite_rows import (
+    NOTICE_COLUMNS,
     TURN_COLUMNS,
     Values,
     dead_letter_of,
@@ -123,10 +124,9 @@ class SqliteArchive:
         self, *, session: str | None, state: NoticeState | None, after: int, limit: int
     ) -> list[StoredNotice]:
         """See `RecordReader.notices`."""
-        statement = """SELECT position, notice_id, session, state, turns, archive_ids, topic, text,
-                created_unix_ns
-            FROM notices WHERE position > :after AND (:session IS NULL OR session = :session)
-                AND (:state IS NULL OR state = :state) ORDER BY position LIMIT :limit"""
+        statement = f"""SELECT {NOTICE_COLUMNS} FROM notices
+            WHERE position > :after AND (:session IS NULL OR session = :session)
+                AND (:state IS NULL OR state = :state) ORDER BY position LIMIT :limit"""  # noqa: S608  constants only
         values = {"after": after, "session": session, "state": state, "limit": limit}
         return [notice_of_row(row, self._tenant) for row in self._rows(statement, values)]
 
@@ -173,6 +173,30 @@ class SqliteArchive:
             (SELECT count(*) FROM dead_letters) AS dead_letters"""
         (row,) = self._rows(counts)
         return ArchiveStats(**dict(row), size_bytes=self._file.size_bytes())
+
+    # What happened last
+
+    def latest_sessions(self, *, limit: int) -> list[SessionSummary]:
+        """See `LatestReader.latest_sessions`."""
+        return self._summaries(
+            "WHERE session <> '' GROUP BY session ORDER BY 4 DESC, 1 LIMIT ?", limit
+        )
+
+    def latest_notices(
+        self, *, session: str | None, before: int | None, limit: int
+    ) -> list[StoredNotice]:
+        """See `LatestReader.latest_notices`."""
+        statement = f"""SELECT {NOTICE_COLUMNS} FROM notices
+            WHERE (:before IS NULL OR position < :before)
+                AND (:session IS NULL OR session = :session) ORDER BY position DESC LIMIT :limit"""  # noqa: S608  constants only
+        values = {"before": before, "session": session, "limit": limit}
+        return [notice_of_row(row, self._tenant) for row in self._rows(statement, values)]
+
+    def recalled_unix_ns(self, archive_ids: Iterable[str]) -> dict[str, int]:
+        """See `LatestReader.recalled_unix_ns`."""
+        statement = """SELECT archive_id, used_unix_ns FROM turns
+            WHERE archive_id = ? AND used_unix_ns > 0"""
+        return {row[0]: row[1] for row in self._among(statement, archive_ids)}
 
     # What the ranking is made of
 

@@ -29,6 +29,8 @@ Values = Iterable[Any] | dict[str, Any]
 TURN_COLUMNS = """archive_id, session, ordinal, digest, messages, state, request_id,
     started_unix_ns, archived_unix_ns, worker_id, dp_rank, epoch, seq, placed_unix_ns,
     block_hashes"""
+NOTICE_COLUMNS = """position, notice_id, session, state, turns, archive_ids, topic, text,
+    created_unix_ns"""
 
 
 def select_turns(
