@@ -26,6 +26,7 @@ up: $(READY)    ## run the whole system until Ctrl-C
 	$(BIN)/shepherd up
 
 test: $(READY)  ## run every test, real processes included
+	-@$(BIN)/python scripts/fetch_peers.py
 	$(BIN)/python -m pytest
 
 soak: $(READY)  ## break the event stream at random: make soak MINUTES=30 SEED=...

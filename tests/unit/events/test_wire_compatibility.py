@@ -197,9 +197,9 @@ def test_golden_messages_mean_the_same_to_javascript() -> None:
         capture_output=True,
         check=False,
         text=True,
-        env=os.environ,
+        env=os.environ | {"NODE_PATH": str(ROOT / "build" / "peers" / "node_modules")},
     )
     if found.returncode == 3:
-        pytest.skip("node finds no protobufjs: npm install protobufjs, and set NODE_PATH")
+        pytest.skip("node finds no protobufjs: python scripts/fetch_peers.py")
 
     assert (found.returncode, found.stdout.split()) == (0, sorted(GOLDEN)), found.stderr
