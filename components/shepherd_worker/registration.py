@@ -116,7 +116,11 @@ class Registration:
         return int(self._generate.connection_id())
 
     async def register(self, info: EngineInfo) -> None:
-        """Publish the model card and open the channels to Dynamo's router."""
+        """Publish the model card and open the channels to Dynamo's router.
+
+        Raises:
+            UnreachableError: discovery does not take the card.
+        """
         config = self._config
         tells_router = config.role in {Role.AGGREGATED, Role.PREFILL}
         runtime_config = ModelRuntimeConfig()
@@ -129,17 +133,24 @@ class Registration:
         runtime_config.tool_call_parser = config.dyn_tool_call_parser or None
         runtime_config.reasoning_parser = config.dyn_reasoning_parser or None
         worker_type, serves, needs = _ROLES[config.role]
-        await register_model(
-            ModelInput.Tokens,
-            serves,
-            self._generate,
-            config.tokenizer if holds_engines(config.model) else config.model,
-            config.model_name,
-            kv_cache_block_size=info.block_size,
-            runtime_config=runtime_config,
-            worker_type=worker_type,
-            needs=needs,
-        )
+        try:
+            await register_model(
+                ModelInput.Tokens,
+                serves,
+                self._generate,
+                config.tokenizer if holds_engines(config.model) else config.model,
+                config.model_name,
+                kv_cache_block_size=info.block_size,
+                runtime_config=runtime_config,
+                worker_type=worker_type,
+                needs=needs,
+            )
+        except Exception as error:
+            # Dynamo's edge: what its runtime raises has no type of its own
+            raise UnreachableError(
+                f"--discovery-backend {config.discovery_backend}: this worker cannot be "
+                f"registered: {error}"
+            ) from error
         if tells_router:
             self.routers = [self._router_feed(info, rank) for rank in range(info.num_ranks)]
         await self._load.create_endpoint(self._generate)

@@ -126,6 +126,16 @@ def test_an_engine_whose_package_is_missing_is_code_4(tmp_path: Path, model: Pat
     assert "pip install 'shepherd-worker[trtllm]'" in lines[-1]
 
 
+def test_discovery_that_cannot_be_used_is_code_4(tmp_path: Path, model: Path) -> None:
+    (tmp_path / "discovery").write_text("a file where a directory is needed")
+    code, lines = start(tmp_path, "--model", str(model), "--engine", "fake")
+
+    assert code == 4
+    assert lines[-1].startswith(
+        "shepherd_worker: --discovery-backend file: this worker cannot be registered: "
+    )
+
+
 def test_check_prints_every_value_with_its_source_and_starts_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "shepherd_worker", "--model", "org/name", "--check"],
