@@ -4,10 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help venv demo up test soak lint types proto bench clean
+.PHONY: help venv demo up test test-faults soak lint types proto bench clean
 
 help:           ## show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 
 venv: $(READY)  ## make .venv with pinned packages
 
@@ -28,6 +28,9 @@ up: $(READY)    ## run the whole system until Ctrl-C
 test: $(READY)  ## run every test, real processes included
 	-@$(BIN)/python scripts/fetch_peers.py
 	$(BIN)/python -m pytest
+
+test-faults: $(READY) ## run the fault matrix of docs/faults.md, write build/faults.json
+	PYTHONPATH=tests $(BIN)/python -m fault_matrix $(ROWS)
 
 soak: $(READY)  ## break the event stream at random: make soak MINUTES=30 SEED=...
 	PYTHONPATH=tests $(BIN)/python -m soak --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
