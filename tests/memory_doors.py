@@ -46,22 +46,20 @@ class House:
     """Clients of both ports, and what is behind them."""
 
     def __init__(
-        self, client: aiohttp.ClientSession, admin: aiohttp.ClientSession, means: Means
+        self,
+        client: aiohttp.ClientSession,
+        admin: aiohttp.ClientSession,
+        means: Means,
+        consumer: Consumer,
+        worker: FakeWorker,
     ) -> None:
         self.client = client
         self.admin = admin
         self.means = means
-        self.worker = FakeWorker()
+        self.consumer = consumer
+        self.worker = worker
         self.key = ""
         """Shown with every request, where there is one."""
-        self.consumer = Consumer(
-            archives=means.archives,
-            store=IndexStore(Path(":memory:")),
-            transcripts={self.worker.stream: SpelledTranscript()},
-            metrics=means.metrics,
-            grace_ns=0,
-            clocks=means.clocks,
-        )
 
     @property
     def url(self) -> str:
@@ -116,22 +114,32 @@ def _is_document(answer: aiohttp.ClientResponse) -> bool:
 
 @asynccontextmanager
 async def house(
-    directory: Path, *, archives: Archives | None = None, **options: Any
+    directory: Path, *, archives: Archives | None = None, now_unix_ns: int = 7, **options: Any
 ) -> AsyncIterator[House]:
     """The doors over stores in a directory, or over other ones."""
     options = {"data_dir": str(directory), "http_port": 0, "admin_port": 0} | options
     options.setdefault("rate_limit_per_s", 0.0)
     config = MemoryConfig(**options)
     archives, metrics = archives or SqliteArchives(directory / "tenants"), Metrics()
+    clocks, worker = Clocks(unix_ns=lambda: now_unix_ns), FakeWorker()
+    consumer = Consumer(
+        archives=archives,
+        store=IndexStore(Path(":memory:")),
+        transcripts={worker.stream: SpelledTranscript()},
+        metrics=metrics,
+        grace_ns=0,
+        clocks=clocks,
+    )
     async with doors.bound(config) as listeners, WriterThread() as writer:
         means = Means(
             archives=archives,
             writer=writer,
             bell=Bell(),
             metrics=metrics,
-            clocks=Clocks(unix_ns=lambda: 7),
+            clocks=clocks,
             template=config.template(),
             replay_dead_letter=lambda _, name: name == "can be applied now",
+            caches=consumer,
             max_tenant_bytes=config.tenant_max_mb << 20,
         )
         assert listeners.admin is not None
@@ -142,7 +150,7 @@ async def house(
             aiohttp.ClientSession(base_url=public) as client,
             aiohttp.ClientSession(base_url=admin) as operator,
         ):
-            yield House(client, operator, means)
+            yield House(client, operator, means, consumer, worker)
     archives.close()
 
 

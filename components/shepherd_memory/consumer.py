@@ -45,7 +45,7 @@ from shepherd_events.events import (
 from shepherd_events.stream_cursor import Position
 from shepherd_memory.archive.protocol import Archives
 from shepherd_memory.arrivals import Arrival, StreamEnded, StreamReplaced
-from shepherd_memory.block_index import validate_run
+from shepherd_memory.block_index import Holder, validate_run
 from shepherd_memory.clocks import Clocks
 from shepherd_memory.dead_letters import reason_of
 from shepherd_memory.errors import StoreUnavailableError, UnknownItemError
@@ -184,6 +184,14 @@ class Consumer:
         """The digest of a stream's blocks as of a commit at this very position; from any thread."""
         at, digest = self._held.get(stream, (None, ()))
         return digest if at == position else None
+
+    def holders(self, block_hash: int) -> frozenset[Holder]:
+        """See `Caches.holders`."""
+        return self._index.holders(block_hash)
+
+    def resident(self) -> Mapping[Holder, int]:
+        """See `Caches.resident`."""
+        return self._index.resident()
 
     def check(self) -> None:
         """The conservation laws of index and watch; between two calls of `apply`.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -23,16 +23,21 @@ from shepherd_memory.archive.records import (
     StoredNotice,
     StoredTurn,
 )
+from shepherd_memory.block_index import Holder
 from shepherd_memory.clocks import Clocks
 from shepherd_memory.errors import InvalidParameterError, TooManyRequestsError, UnknownItemError
 from shepherd_memory.metrics import Metrics
 from shepherd_memory.notice_text import NoticeTemplate
 from shepherd_memory.notifier import Bell, rung_within
+from shepherd_memory.residency import Caches, Residency, residency_of
 from shepherd_memory.search import Question, Searcher, SearchHit
 from shepherd_memory.upkeep import Recalls
 from shepherd_memory.writer import WriterThread
 
 EXPORT_PAGE = 200
+LOOK_S = 0.5
+"""How often whoever watches is told of what the caches did."""
+QUIET_S = 15.0
 MAX_HISTORY = 100_000
 """Values of one fact that an export holds."""
 QUOTA_RETRY_S = 3600.0
@@ -53,6 +58,7 @@ class Means:
     template: NoticeTemplate
     replay_dead_letter: Callable[[str, str], bool]
     """Of an archive, by name; in the writer thread.  See `Consumer.replay_dead_letter`."""
+    caches: Caches
     searcher: Searcher = field(default_factory=Searcher)
     recalls: Recalls = field(default_factory=Recalls)
     max_tenant_bytes: int = 0
@@ -103,8 +109,11 @@ class Memory:
         until_unix_ns: int | None = None,
         min_relevance: float = 0.0,
         neighbours: bool = False,
+        is_recall: bool = True,
     ) -> list[SearchHit]:
         """The archived turns that fit a question best, word for word; see `Question`.
+
+        `is_recall` is false where a person only looks: then the turns count as used by nobody.
 
         Raises:
             InvalidParameterError: the query is too long, or a number is out of bounds.
@@ -125,7 +134,7 @@ class Memory:
         metrics.search_seconds.observe(time.perf_counter() - began)
         metrics.search_results.observe(len(hits))
         metrics.searches.labels("ok").inc()
-        found = [hit.turn.archive_id for hit in hits]
+        found = [hit.turn.archive_id for hit in hits] if is_recall else []
         means.recalls.note(self._tenant, found, means.clocks.unix_ns())
         return hits
 
@@ -240,6 +249,52 @@ class Memory:
         erased = await means.writer.run(lambda: means.archives.erase(self._tenant, now))
         means.searcher.forget(self._tenant)
         return erased
+
+    async def latest_sessions(self, *, limit: int) -> list[SessionSummary]:
+        """Conversations, those first in which something was said last."""
+        return await self._read(lambda archive: archive.latest_sessions(limit=limit))
+
+    async def latest_notices(
+        self, *, session: str | None, before: int | None, limit: int
+    ) -> list[StoredNotice]:
+        """Notices, latest first, those ahead of position `before`."""
+        found = await self._read(
+            lambda archive: archive.latest_notices(session=session, before=before, limit=limit)
+        )
+        return [self._means.in_words(row) for row in found]
+
+    async def recalled_unix_ns(self, archive_ids: Sequence[str]) -> dict[str, int]:
+        """When turns were of use last, by archive id; those that never were are missing."""
+        noted = self._means.recalls.by_tenant.get(self._tenant, {})
+        stored = await self._read(lambda archive: archive.recalled_unix_ns(archive_ids))
+        return stored | {each: noted[each] for each in archive_ids if each in noted}
+
+    async def residency(self, turns: Sequence[StoredTurn]) -> list[Residency]:
+        """Where the turns' blocks lie now, turn by turn."""
+        means = self._means
+        hashes = [turn.placement.block_hashes for turn in turns]
+        return await means.writer.run(
+            lambda: [residency_of(each, means.caches.holders) for each in hashes]
+        )
+
+    async def resident_blocks(self) -> Mapping[Holder, int]:
+        """How many blocks each tier of each worker holds, of all tenants together."""
+        return await self._means.writer.run(self._means.caches.resident)
+
+    async def changes(self) -> AsyncGenerator[bool]:
+        """True when a cache or the archive may have changed, False when none has for `QUIET_S`.
+
+        Ends when the service does; of changes in quick succession the last is told.
+        """
+        means, quiet_s = self._means, 0.0
+        ticket, seen = means.bell.ticket(), means.caches.positions
+        while not means.bell.closed:
+            has_rung = await rung_within(ticket, LOOK_S)
+            ticket, before, seen = means.bell.ticket(), seen, means.caches.positions
+            quiet_s += LOOK_S
+            if has_rung or seen != before or quiet_s >= QUIET_S:
+                yield has_rung or seen != before
+                quiet_s = 0.0
 
     async def stats(self) -> ArchiveStats:
         """How much the tenant's store holds."""

@@ -104,6 +104,7 @@ async def serve(
             clocks=clocks,
             template=config.template(),
             replay_dead_letter=consumer.replay_dead_letter,
+            caches=consumer,
             searcher=searcher,
             max_tenant_bytes=config.tenant_max_mb << 20,
         )
