@@ -4,10 +4,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help venv demo up test test-faults soak lint types proto bench clean
+.PHONY: help venv demo up test test-faults soak lint types proto observability bench clean
 
 help:           ## show this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
 
 venv: $(READY)  ## make .venv with pinned packages
 
@@ -47,6 +47,9 @@ proto: $(READY) ## regenerate code from proto/ and JSON Schemas from the datacla
 	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=components --pyi_out=components \
 	    proto/shepherd_events/v1/*.proto
 	$(BIN)/python -m shepherd_worker.schemas
+
+observability: $(READY) ## write docs/metrics.md and the dashboards anew
+	$(BIN)/python -m shepherd_cli.observability
 
 bench: $(READY) ## run benchmarks: make bench NAME=engine
 	@grep -qs '__main__' benchmarks/$(subst -,_,$(NAME)).py || { \
