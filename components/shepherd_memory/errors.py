@@ -9,8 +9,9 @@
     |-- ModelUnavailableError    an embedder or reranker cannot answer: done without, tried again
     |-- UnusableModelError       an option names a model that cannot be loaded: exit code 3
     |-- NoTenantError            an empty tenant: never means all of them
+    |-- ArchiveAccessError       a database's role may too little or too much: must not start
     |-- DataDirectoryInUseError  another process serves it: this one must not start
-    `-- SchemaVersionError       a file written by a later version: the process must not start
+    `-- SchemaVersionError       a store written by a later version: the process must not start
 
 A store that fails otherwise (`sqlite3.DatabaseError`: a damaged file) ends the
 process: what was not committed is read again from the streams after a restart.
@@ -100,11 +101,15 @@ class TooManyRequestsError(MemoryServiceError):
 class SchemaVersionError(MemoryServiceError):
     """A store's file is of a version that this program does not know."""
 
-    def __init__(self, path: Path, found: int, supported: int) -> None:
+    def __init__(self, path: Path | str, found: int, supported: int) -> None:
         self.path = path
         self.found = found
         self.supported = supported
         super().__init__(f"{path} has schema version {found}, this program knows {supported}")
+
+
+class ArchiveAccessError(MemoryServiceError):
+    """A database's role that may not do what it must, or may do what it must not."""
 
 
 class DataDirectoryInUseError(MemoryServiceError):

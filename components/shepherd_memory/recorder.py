@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, Self
@@ -76,25 +75,18 @@ class Conversation:
 class Batch:
     """The open transactions of one batch, and what it has archived so far.
 
-    Leaving the block commits tenant by tenant; an exception undoes those that
-    have not been committed yet.
+    Leaving the block commits; an exception undoes what has not been committed yet.
     """
 
     def __init__(self, archives: Archives) -> None:
-        self._archives = archives
-        self._writers: dict[str, ArchiveWriter] = {}
-        self._stack = ExitStack()
+        self._opening = archives.batch()
         self.archived: defaultdict[tuple[str, str], list[StoredTurn]] = defaultdict(list)
         """By tenant and session."""
-
-    def writer(self, tenant: str) -> ArchiveWriter:
-        """The tenant's open transaction."""
-        if tenant not in self._writers:
-            archive = self._archives.of(tenant)
-            self._writers[tenant] = self._stack.enter_context(archive.writing())
-        return self._writers[tenant]
+        self.writer: Callable[[str], ArchiveWriter]
+        """The tenant's open transaction; inside the block only."""
 
     def __enter__(self) -> Self:
+        self.writer = self._opening.__enter__()
         return self
 
     def __exit__(
@@ -103,7 +95,7 @@ class Batch:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stack.__exit__(kind, error, trace)
+        self._opening.__exit__(kind, error, trace)
 
 
 class TurnRecorder:

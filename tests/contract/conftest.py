@@ -9,16 +9,25 @@ import pytest
 
 from shepherd_memory.archive.fake import FakeArchive, FakeArchives
 from shepherd_memory.archive.files import SqliteArchives
+from shepherd_memory.archive.postgres import PostgresArchives
+from shepherd_memory.archive.postgres_pool import PostgresPool
 from shepherd_memory.archive.protocol import Archives
 
 
-@pytest.fixture(params=["sqlite", "fake"])
-def open_archives(tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[], Archives]:
+@pytest.fixture(params=["sqlite", "postgres", "fake"])
+def open_archives(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[Callable[[], Archives]]:
     """Opens the same stores each time, as a process does that starts again."""
     if request.param == "fake":
         disk: dict[str, FakeArchive] = {}
-        return lambda: FakeArchives(disk)
-    return lambda: SqliteArchives(tmp_path / "tenants")
+        yield lambda: FakeArchives(disk)
+    elif request.param == "sqlite":
+        yield lambda: SqliteArchives(tmp_path / "tenants")
+    else:
+        pool = PostgresPool(request.getfixturevalue("postgres").fresh())
+        yield lambda: PostgresArchives(pool)
+        pool.close()
 
 
 @pytest.fixture

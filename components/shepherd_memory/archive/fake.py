@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+from shepherd_memory.archive.batches import tenant_by_tenant
 from shepherd_memory.archive.fake_tables import FakeWriter, Tables
+from shepherd_memory.archive.protocol import ArchiveWriter
 from shepherd_memory.archive.records import (
     STORED_MEMORY_SESSION,
     ArchiveStats,
@@ -298,6 +300,10 @@ class FakeArchives:
         if not tenant:
             raise NoTenantError
         return self._disk.setdefault(tenant, FakeArchive(tenant))
+
+    def batch(self) -> AbstractContextManager[Callable[[str], ArchiveWriter]]:
+        """See `Archives.batch`."""
+        return tenant_by_tenant(self.of)
 
     def tenants(self) -> list[str]:
         """See `Archives.tenants`."""

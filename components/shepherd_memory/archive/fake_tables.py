@@ -65,7 +65,8 @@ class Tables:
 
     def remove(self, archive_ids: Iterable[str]) -> Erased:
         """Remove turns, and everything that repeats their words."""
-        doomed = {each for each in archive_ids if each in self.turns}
+        named = set(archive_ids)
+        doomed = named & self.turns.keys()
         docs = [doc for doc, archive_id in self.docs.items() if archive_id in doomed]
         vectors = sum(self.vectors.pop(doc, None) is not None for doc in docs)
         for doc in docs:
@@ -74,7 +75,7 @@ class Tables:
             del self.turns[archive_id]
             self.used.pop(archive_id, None)
         notices = self.remove_notices(
-            row for row, each in self.notices.items() if doomed & set(each.notice.archive_ids)
+            row for row, each in self.notices.items() if named & set(each.notice.archive_ids)
         )
         self.numbers["generation"] += 1
         return Erased(turns=len(doomed), vectors=vectors, notices=notices)

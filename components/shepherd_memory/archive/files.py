@@ -10,9 +10,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from threading import Lock
 
+from shepherd_memory.archive.batches import tenant_by_tenant
+from shepherd_memory.archive.protocol import ArchiveWriter
 from shepherd_memory.archive.records import Erased
 from shepherd_memory.archive.sqlite import SqliteArchive, tenant_of
 from shepherd_memory.errors import NoTenantError
@@ -47,6 +51,10 @@ class SqliteArchives:
         if resting is not None:
             resting.close()
         return archive
+
+    def batch(self) -> AbstractContextManager[Callable[[str], ArchiveWriter]]:
+        """See `Archives.batch`."""
+        return tenant_by_tenant(self.of)
 
     def tenants(self) -> list[str]:
         """See `Archives.tenants`."""

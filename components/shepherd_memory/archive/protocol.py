@@ -23,7 +23,7 @@ it does not rank: `shepherd_memory.ranking` does, alike for every store.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -321,6 +321,14 @@ class Archives(Protocol):
 
         Raises:
             NoTenantError: `tenant` is empty, which never means all of them.
+        """
+        ...
+
+    def batch(self) -> AbstractContextManager[Callable[[str], ArchiveWriter]]:
+        """Writers by tenant, of any number of tenants.
+
+        Committed durably at the end of the block, a tenant's writes together; an exception
+        undoes what has not been committed yet.
         """
         ...
 

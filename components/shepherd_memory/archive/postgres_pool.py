@@ -1,0 +1,182 @@
+"""Connections to one schema of a PostgreSQL database, and what a transaction begins with.
+
+A transaction says first whose it is: `shepherd.tenant` holds for it alone, so
+that a connection that goes back to the pool knows nobody.  Strings travel as
+the bytes of their UTF-8.  Statements are planned anew each time, for the tenant
+that asks, and nothing of a session is kept: a pooler may stand in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.adapt import Dumper
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Format
+from psycopg.rows import DictRow, dict_row
+from psycopg_pool import ConnectionPool, PoolTimeout
+
+from shepherd_memory.errors import StoreUnavailableError
+
+Connection = psycopg.Connection[DictRow]
+
+STREAMS = 0
+"""Instead of a tenant's number: what is known of the streams."""
+
+_PASSING = ("08", "25", "40", "53", "55", "57", "58")
+"""Classes of SQLSTATE that go away by themselves or by the operator's hand: the connection, a
+read-only server, deadlocks, lacking resources, locks, a shutdown or time-out, the system.
+
+Source: https://www.postgresql.org/docs/16/errcodes-appendix.html
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PostgresOptions:
+    """Where the archive is and how long anything there may take."""
+
+    url: str
+    """As libpq takes it, TLS included; without a password."""
+    password: str = ""
+    schema: str = "shepherd"
+    max_connections: int = 8
+    connect_timeout_s: float = 5.0
+    """To get a connection, from the pool or from the server."""
+    lock_timeout_s: float = 5.0
+    statement_timeout_s: float = 30.0
+
+    @property
+    def name(self) -> str:
+        """How messages call it: no user, no password."""
+        parts = conninfo_to_dict(self.url)
+        return f"postgresql {parts.get('host', 'local')}/{parts.get('dbname', '')}:{self.schema}"
+
+    def connection_arguments(self) -> dict[str, Any]:
+        """What every connection is made with."""
+        arguments: dict[str, Any] = {
+            "autocommit": True,
+            "connect_timeout": max(2, round(self.connect_timeout_s)),
+            "application_name": "shepherd_memory",
+            "prepare_threshold": None,
+            "row_factory": dict_row,
+            "keepalives_idle": 10,
+            "keepalives_interval": 5,
+            "keepalives_count": 3,
+        }
+        return arguments | ({"password": self.password} if self.password else {})
+
+
+class Utf8Dumper(Dumper):
+    """A string as the bytes that the tables hold."""
+
+    format = Format.BINARY
+    oid = psycopg.adapters.types["bytea"].oid
+
+    def dump(self, obj: str) -> bytes:
+        """Any string, those with NUL or lone surrogates included."""
+        return obj.encode("utf-8", "surrogatepass")
+
+
+def text_of(raw: bytes) -> str:
+    """What `Utf8Dumper` wrote."""
+    return raw.decode("utf-8", "surrogatepass")
+
+
+class PostgresPool:
+    """Transactions on the tables of one schema; any thread.
+
+    Methods raise StoreUnavailableError where the server cannot be used just now.
+    """
+
+    def __init__(self, options: PostgresOptions) -> None:
+        """Open no connection yet, only the pool, which fills itself."""
+        self.name = options.name
+        self._timeout_s = options.connect_timeout_s
+        self._begin = _beginning(options)
+        self._pool: ConnectionPool[Connection] = ConnectionPool(
+            options.url,
+            kwargs=options.connection_arguments(),
+            configure=_speak_utf8,
+            check=ConnectionPool.check_connection,
+            min_size=1,
+            max_size=options.max_connections,
+            timeout=options.connect_timeout_s,
+            name="shepherd-archive",
+            open=True,
+        )
+
+    @contextmanager
+    def transaction(
+        self, tenant: int | None = None, *, is_snapshot: bool = False
+    ) -> Iterator[Connection]:
+        """Committed at the end of the block, undone by an exception; for a tenant's rows or none.
+
+        Every statement of a snapshot sees the same moment.
+        """
+        with available(self.name), self._pool.connection() as connection, connection.transaction():
+            if is_snapshot:
+                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            self.speak_for(connection, tenant)
+            yield connection
+
+    def speak_for(self, connection: Connection, tenant: int | None) -> None:
+        """Make the rest of a transaction a tenant's."""
+        connection.execute(self._begin, (tenant,))
+
+    def close(self) -> None:
+        """Let go of all connections; idempotent."""
+        self._pool.close(timeout=self._timeout_s)
+
+
+@contextmanager
+def available(name: str) -> Iterator[None]:
+    """Use a server in this block.
+
+    Raises:
+        StoreUnavailableError: it is out of reach, full, read-only, or others are in the way.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        if not _is_passing(error):
+            raise
+        raise StoreUnavailableError(name, _reason_of(error)) from error
+
+
+def _is_passing(error: psycopg.Error) -> bool:
+    state = error.sqlstate
+    if state is None:
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return state.startswith(_PASSING)
+
+
+def _reason_of(error: psycopg.Error) -> str:
+    if isinstance(error, PoolTimeout):
+        return "no connection was to be had in time"
+    lines = (error.diag.message_primary or str(error)).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _speak_utf8(connection: Connection) -> None:
+    connection.adapters.register_dumper(str, Utf8Dumper)
+
+
+def _beginning(options: PostgresOptions) -> bytes:
+    path = sql.Identifier(options.schema).as_string(None)
+    settings = {
+        "search_path": path,
+        "lock_timeout": f"{options.lock_timeout_s * 1000:.0f}",
+        "statement_timeout": f"{options.statement_timeout_s * 1000:.0f}",
+        "idle_in_transaction_session_timeout": f"{2 * options.statement_timeout_s * 1000:.0f}",
+    }
+    calls = [
+        sql.SQL("set_config({}, {}, true)").format(sql.Literal(name), sql.Literal(value))
+        for name, value in settings.items()
+    ]
+    own = sql.SQL("set_config('shepherd.tenant', coalesce(%s::bigint::text, ''), true)")
+    return sql.SQL("SELECT {}").format(sql.SQL(", ").join([*calls, own])).as_bytes(None)
