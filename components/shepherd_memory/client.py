@@ -18,7 +18,7 @@ import json
 import uuid
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypedDict, TypeVar, Unpack
 from urllib.parse import quote
 
 import aiohttp
@@ -52,6 +52,19 @@ _AGAIN = frozenset({429, 503})
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
+
+
+class Narrowing(TypedDict, total=False):
+    """Which turns a search leaves out."""
+
+    session: str | None
+    """Any but this conversation's."""
+    since_unix_ns: int | None
+    """Those that began before."""
+    until_unix_ns: int | None
+    """Those that began then or later."""
+    min_relevance: float
+    """Those of which less than this share fits, from 0 to 1."""
 
 
 class MemoryClientError(Exception):
@@ -137,7 +150,7 @@ class Connection:
             raise MemoryUnreachableError(str(self._url), type(error).__name__) from error
 
     def _at(self, path: str, query: Mapping[str, object] | None) -> URL:
-        given = {name: str(value) for name, value in (query or {}).items() if value is not None}
+        given = {name: _spelt(value) for name, value in (query or {}).items() if value is not None}
         where = str(self._url).rstrip("/") + path
         return URL(where, encoded=True).with_query(given)
 
@@ -163,13 +176,17 @@ class MemoryClient:
     ) -> None:
         await self._connection.close()
 
-    async def search(self, query: str, *, k: int = 5, session: str | None = None) -> SearchAnswer:
-        """Archived turns that fit best, word for word."""
-        return await self._get(SearchAnswer, "/search", query=query, k=k, session=session)
+    async def search(
+        self, query: str, *, k: int = 5, neighbours: bool = False, **only: Unpack[Narrowing]
+    ) -> SearchAnswer:
+        """Archived turns that fit best, word for word; `neighbours` brings those around each."""
+        return await self._get(
+            SearchAnswer, "/search", query=query, k=k, neighbours=neighbours, **only
+        )
 
-    async def context(self, query: str, *, k: int = 3, session: str | None = None) -> ContextAnswer:
+    async def context(self, query: str, *, k: int = 3, **only: Unpack[Narrowing]) -> ContextAnswer:
         """What memory knows as text for a prompt."""
-        return await self._get(ContextAnswer, "/context", query=query, k=k, session=session)
+        return await self._get(ContextAnswer, "/context", query=query, k=k, **only)
 
     async def sessions(self, *, after: str = "", limit: int = 100) -> SessionPage:
         """Sessions by name."""
@@ -310,13 +327,15 @@ class SyncMemoryClient:
         """Wait for a call of `client`."""
         return self._runner.run(call)
 
-    def search(self, query: str, *, k: int = 5, session: str | None = None) -> SearchAnswer:
+    def search(
+        self, query: str, *, k: int = 5, neighbours: bool = False, **only: Unpack[Narrowing]
+    ) -> SearchAnswer:
         """See `MemoryClient.search`."""
-        return self.run(self.client.search(query, k=k, session=session))
+        return self.run(self.client.search(query, k=k, neighbours=neighbours, **only))
 
-    def context(self, query: str, *, k: int = 3, session: str | None = None) -> ContextAnswer:
+    def context(self, query: str, *, k: int = 3, **only: Unpack[Narrowing]) -> ContextAnswer:
         """See `MemoryClient.context`."""
-        return self.run(self.client.context(query, k=k, session=session))
+        return self.run(self.client.context(query, k=k, **only))
 
     def facts(self, *, after: str = "", limit: int = 100) -> FactPage:
         """See `MemoryClient.facts`."""
@@ -359,6 +378,10 @@ async def _document(answer: aiohttp.ClientResponse) -> Any:
     if answer.status >= 400:
         raise MemoryClientError(answer.status, document if isinstance(document, dict) else {})
     return document
+
+
+def _spelt(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _part(name: str) -> str:

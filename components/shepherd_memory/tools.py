@@ -11,14 +11,25 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from shepherd_auth.identity import Scope
+from shepherd_memory.archive.records import StoredTurn
 from shepherd_memory.errors import InvalidParameterError, UnknownItemError
 from shepherd_memory.memory import Memory
 from shepherd_memory.recalled import quoted
+from shepherd_memory.retrieval.dates import moment_of
 from shepherd_memory.search import SearchHit
 
 DEFAULT_RESULTS = 5
@@ -49,6 +60,14 @@ def _results(value: Any) -> Any:
         return value
 
 
+def _moment(value: Any, *, is_end: bool) -> Any:
+    """A day or time, as a model writes it; nothing is no bound."""
+    text = "" if value is None else str(value).strip()
+    return moment_of(text, is_end=is_end) if text else None
+
+
+_DAY_SCHEMA = {"type": "string", "format": "date"}
+
 _Text = Annotated[str, Field(min_length=1, max_length=MAX_TEXT_CHARS, pattern=r"\S")]
 _Key = Annotated[str, Field(min_length=1, max_length=MAX_KEY_CHARS, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
@@ -74,6 +93,23 @@ class SearchArguments(_Arguments):
         ge=1,
         le=MAX_RESULTS,
         description="How many exchanges to return at most.",
+    )
+    since: Annotated[
+        int | None,
+        BeforeValidator(partial(_moment, is_end=False)),
+        WithJsonSchema(_DAY_SCHEMA | {"description": "Only what was said on this day or later."}),
+    ] = None
+    until: Annotated[
+        int | None,
+        BeforeValidator(partial(_moment, is_end=True)),
+        WithJsonSchema(_DAY_SCHEMA | {"description": "Only what was said on this day or before."}),
+    ] = None
+    min_relevance: Annotated[
+        float,
+        Field(ge=0, le=1, description="Leaves out what fits less, from 0 to 1."),
+    ] = 0.0
+    neighbours: bool = Field(
+        default=False, description="Whether to show what was said just before and after as well."
     )
 
 
@@ -153,7 +189,9 @@ async def call(memory: Memory, name: str, arguments: Mapping[str, Any]) -> Answe
         field = ".".join(str(part) for part in first["loc"]) or "arguments"
         missing = first["type"] == "missing"
         value = "" if missing else first["input"]
-        raise InvalidParameterError(field, value, first["msg"]) from error
+        raise InvalidParameterError(
+            field, value, first["msg"].removeprefix("Value error, ")
+        ) from error
     return await tool.run(memory, parsed)
 
 
@@ -189,12 +227,20 @@ def told(hits: list[SearchHit]) -> str:
     for number, hit in enumerate(hits, 1):
         turn = hit.turn
         day = datetime.fromtimestamp(turn.started_unix_ns / 1e9, UTC).date()
-        said = "\n".join(
-            f"{_SPEAKERS.get(each.role, each.role)}: {_cut(each.text)}" for each in turn.messages
-        )
         source = f"Session {turn.session}, turn {turn.ordinal}, {day}" if turn.session else f"{day}"
-        parts.append(f"Result {number} [Relevance: {hit.score:.2f}]:\n({source})\n{said}\n")
+        said = _said(turn)
+        if hit.before is not None:
+            said = f"{_said(hit.before)}\n{said}"
+        if hit.after is not None:
+            said = f"{said}\n{_said(hit.after)}"
+        parts.append(f"Result {number} [Relevance: {hit.relevance:.2f}]:\n({source})\n{said}\n")
     return "\n".join(parts)
+
+
+def _said(turn: StoredTurn) -> str:
+    return "\n".join(
+        f"{_SPEAKERS.get(each.role, each.role)}: {_cut(each.text)}" for each in turn.messages
+    )
 
 
 def _cut(text: str) -> str:
@@ -203,7 +249,15 @@ def _cut(text: str) -> str:
 
 
 async def _search(memory: Memory, asked: SearchArguments) -> Answer:
-    hits = await memory.search(asked.query, k=asked.max_results, session=None)
+    hits = await memory.search(
+        asked.query,
+        k=asked.max_results,
+        session=None,
+        since_unix_ns=asked.since,
+        until_unix_ns=asked.until,
+        min_relevance=asked.min_relevance,
+        neighbours=asked.neighbours,
+    )
     if not hits:
         return Answer(f"No archived conversations found matching: {asked.query}", 0)
     return Answer(f"Found {len(hits)} archived conversation(s):\n\n{quoted(told(hits))}", len(hits))

@@ -18,6 +18,7 @@ from shepherd_cli.memory.asking import (
     ask_operator,
     fail,
     key_of,
+    moment,
     put,
     service_of,
 )
@@ -65,20 +66,40 @@ def main(
 def search(
     context: typer.Context,
     query: str,
+    *,
     k: Annotated[int, typer.Option("-k", min=1, max=100, help="Answers at most.")] = 5,
     session: Session = "",
+    since: Annotated[str, typer.Option(help="Only of this day (2026-05-31), or later.")] = "",
+    until: Annotated[str, typer.Option(help="Only of this day, or before.")] = "",
+    min_relevance: Annotated[
+        float, typer.Option(min=0, max=1, help="Only what fits at least so well.")
+    ] = 0.0,
+    neighbours: Annotated[
+        bool, typer.Option("--neighbours", help="With the turns before and after.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Find archived turns."""
+    first, end = moment("--since", since), moment("--until", until, is_end=True)
 
     async def question(memory: MemoryClient) -> None:
-        answer = await memory.search(query, k=k, session=session or None)
+        answer = await memory.search(
+            query,
+            k=k,
+            neighbours=neighbours,
+            session=session or None,
+            since_unix_ns=first,
+            until_unix_ns=end,
+            min_relevance=min_relevance,
+        )
         if as_json:
             put(answer.model_dump(mode="json"))
             return
         for hit in answer.hits:
-            typer.echo(f"{hit.score:6.2f}  {_heading(hit)}")
-            _say_turn(hit)
+            typer.echo(f"{hit.relevance:6.2f}  {_heading(hit)}")
+            for turn in (hit.before, hit, hit.after):
+                if turn is not None:
+                    _say_turn(turn)
         if not answer.hits:
             typer.echo("nothing found", err=True)
 

@@ -19,6 +19,7 @@ from shepherd_memory.client import (
     MemoryClientError,
     MemoryUnreachableError,
 )
+from shepherd_memory.retrieval.dates import moment_of
 
 REFUSED, USAGE, UNUSABLE_FILE, UNREACHABLE = 1, 2, 3, 4
 
@@ -53,6 +54,14 @@ def key_of(text: str, file: Path | None) -> str:
         return read_private(file).decode().strip()
     except (CredentialFileError, UnicodeDecodeError) as error:
         raise fail(UNUSABLE_FILE, str(error)) from error
+
+
+def moment(option: str, text: str, *, is_end: bool = False) -> int | None:
+    """The time that an option says; ends the command where it is none."""
+    try:
+        return moment_of(text, is_end=is_end) if text else None
+    except ValueError as error:
+        raise fail(USAGE, f"{option} {text!r} is not valid: expected {error}") from error
 
 
 def ask(context: typer.Context, question: Callable[[MemoryClient], Awaitable[None]]) -> None:

@@ -90,16 +90,40 @@ class MemoryPage(BaseModel):
     next: str | None
 
 
+class SpanModel(BaseModel):
+    """Characters `start` to before `end` of a message, counted in Unicode code points."""
+
+    start: int
+    end: int
+
+
 class HitModel(TurnModel):
     """A turn that was found."""
 
     score: float
     """Higher is better; comparable within one answer only."""
+    relevance: float
+    """Which share of the question's information stands in the turn and around it, from 0 to 1."""
+    highlights: list[list[SpanModel]]
+    """The words that were asked for, message by message, in their order."""
+    before: TurnModel | None
+    """The archived turn before it in its session, where neighbours were asked for."""
+    after: TurnModel | None
 
     @classmethod
     def of_hit(cls, hit: SearchHit) -> HitModel:
         """As it is answered."""
-        return cls(score=hit.score, **_turn(hit.turn))
+        return cls(
+            score=hit.score,
+            relevance=hit.relevance,
+            highlights=[
+                [SpanModel(start=span.start, end=span.end) for span in spans]
+                for spans in hit.highlights
+            ],
+            before=None if hit.before is None else TurnModel.of(hit.before),
+            after=None if hit.after is None else TurnModel.of(hit.after),
+            **_turn(hit.turn),
+        )
 
 
 class SearchAnswer(BaseModel):

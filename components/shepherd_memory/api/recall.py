@@ -16,7 +16,15 @@ from shepherd_memory.api.models import (
     ToolCall,
     ToolList,
 )
-from shepherd_memory.api.parameters import Hits, OfSession, Words
+from shepherd_memory.api.parameters import (
+    Hits,
+    Neighbours,
+    OfSession,
+    Relevance,
+    Since,
+    Until,
+    Words,
+)
 from shepherd_memory.api.problems import problem_responses
 from shepherd_memory.injection import context_of
 from shepherd_memory.metrics import Metrics
@@ -28,17 +36,40 @@ router = APIRouter(
 
 @router.get("/search")
 async def search(
-    caller: Reader, query: Words, k: Hits = 5, session: OfSession = None
+    caller: Reader,
+    query: Words,
+    *,
+    k: Hits = 5,
+    session: OfSession = None,
+    since_unix_ns: Since = None,
+    until_unix_ns: Until = None,
+    min_relevance: Relevance = 0.0,
+    neighbours: Neighbours = False,
 ) -> SearchAnswer:
     """Archived turns that fit best, word for word."""
-    hits = await caller.memory.search(query, k=k, session=session)
+    hits = await caller.memory.search(
+        query,
+        k=k,
+        session=session,
+        since_unix_ns=since_unix_ns,
+        until_unix_ns=until_unix_ns,
+        min_relevance=min_relevance,
+        neighbours=neighbours,
+    )
     caller.counted(len(hits), session=session or "")
     return SearchAnswer(hits=[HitModel.of_hit(hit) for hit in hits])
 
 
 @router.get("/context")
 async def context(
-    caller: Reader, query: Words, k: Hits = 3, session: OfSession = None
+    caller: Reader,
+    query: Words,
+    *,
+    k: Hits = 3,
+    session: OfSession = None,
+    since_unix_ns: Since = None,
+    until_unix_ns: Until = None,
+    min_relevance: Relevance = 0.0,
 ) -> ContextAnswer:
     """Facts and archived turns as text for a prompt, for callers whose model calls no tools.
 
@@ -46,7 +77,14 @@ async def context(
     the prefix that is being served.  Where it comes back in a conversation it is recognised by its
     markers and not archived again.
     """
-    hits = await caller.memory.search(query, k=k, session=session)
+    hits = await caller.memory.search(
+        query,
+        k=k,
+        session=session,
+        since_unix_ns=since_unix_ns,
+        until_unix_ns=until_unix_ns,
+        min_relevance=min_relevance,
+    )
     facts = await caller.memory.facts(after="", limit=tools.MAX_LISTED_FACTS)
     caller.counted(len(hits) + len(facts), session=session or "")
     return ContextAnswer(

@@ -24,6 +24,7 @@ _MONTH_DAY = re.compile(rf"\b{_MONTH}\s+{_DAY}(?:,?\s*{_OF_YEAR})?")
 _MONTH_YEAR = re.compile(rf"\b{_MONTH},?\s+(?:of\s+)?{_OF_YEAR}")
 _IN_MONTH = re.compile(rf"\b(?:in|during|since|last|this)\s+{_MONTH}")
 _YEAR = re.compile(rf"\b(?:in|during|of|year)\s+{_OF_YEAR}")
+_ONLY_A_DAY = re.compile(r"[\d-]+")
 _AGO = re.compile(r"\b(\d{1,3}|a|an|one|two|three|four|five|six)\s+(day|week|month|year)s?\s+ago\b")
 _LAST = re.compile(r"\b(last|this|past|previous)\s+(week|month|year)\b")
 _NUMBERS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6}
@@ -50,6 +51,27 @@ def time_asked_for(query: str, now_unix_ns: int) -> TimeRange | None:
         return _absolute(text, now) or _relative(text, now)
     except (ValueError, OverflowError):  # 31 February, 400 years ago
         return None
+
+
+def moment_of(text: str, *, is_end: bool) -> int:
+    """A day or time in ISO 8601, in UTC unless it says otherwise, in nanoseconds since 1970.
+
+    Of a day without a time its beginning, or its end.
+
+    Raises:
+        ValueError: it is neither, or not from 1970 to 2200.
+    """
+    try:
+        moment = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise ValueError("a day such as 2026-05-31") from None
+    if not 1970 <= moment.year <= 2200:
+        raise ValueError("a day from 1970 to 2200")
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    if is_end and _ONLY_A_DAY.fullmatch(text.strip()):
+        moment += timedelta(days=1)
+    return max(0, int(moment.timestamp() * 10**6)) * 1000
 
 
 def asks_for_latest(query: str) -> bool:

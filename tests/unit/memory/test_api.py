@@ -127,6 +127,48 @@ async def test_a_search_returns_turns_word_for_word_with_their_scores(door: Hous
     assert {hit["session"] for hit in narrowed} == {"a"}
 
 
+async def test_a_search_says_how_well_each_turn_fits_where_and_what_stands_beside_it(
+    door: House,
+) -> None:
+    door.talk("a")
+    door.evict()
+
+    asked = "/v1/search?query=sleeping+dogs"
+    (hit, _) = (await door.get(f"{asked}&neighbours=true"))["hits"]
+    words = [
+        [message["content"][span["start"] : span["end"]] for span in spans]
+        for message, spans in zip(hit["messages"], hit["highlights"], strict=True)
+    ]
+    assert (hit["ordinal"], words) == (2, [["dogs"], []])
+    assert hit["before"]["messages"][0]["content"] == "Where do cats sleep?"
+    assert hit["after"] is None  # not archived
+    assert 0 < hit["relevance"] < 1
+    plain = (await door.get(asked))["hits"]
+    assert [each["before"] for each in plain] == [None, None]
+    at_least = f"{asked}&min_relevance={hit['relevance']}"
+    assert [each["ordinal"] for each in (await door.get(at_least))["hits"]] == [
+        each["ordinal"] for each in plain if each["relevance"] >= hit["relevance"]
+    ]
+
+
+async def test_a_search_is_narrowed_to_a_time(door: House) -> None:
+    door.talk("a")
+    door.evict()
+    first, second = sorted(
+        turn["started_unix_ns"] for turn in (await door.get("/v1/search?query=cats+dogs"))["hits"]
+    )
+
+    for bounds, count in (
+        (f"since_unix_ns={first}", 2),
+        (f"since_unix_ns={second + 1}", 0),
+        (f"until_unix_ns={first}", 0),
+        (f"until_unix_ns={second + 1}&since_unix_ns={first}", 2),
+    ):
+        assert len((await door.get(f"/v1/search?query=cats+dogs&{bounds}"))["hits"]) == count
+        text = (await door.get(f"/v1/context?query=cats+dogs&{bounds}"))["text"]
+        assert ("dogs" in text) == bool(count)
+
+
 LONG = "x" * 4097
 
 
@@ -142,6 +184,12 @@ WRONG = [
     ("/v1/search?query=a&k=1e3", 422, "k", "1e3"),
     ("/v1/search?query=a&k=%D9%A3", 422, "k", "\u0663"),
     ("/v1/search?query=a&query=b", 422, "query", "b"),
+    ("/v1/search?query=a&since_unix_ns=yesterday", 422, "since_unix_ns", "yesterday"),
+    ("/v1/search?query=a&until_unix_ns=-1", 422, "until_unix_ns", "-1"),
+    ("/v1/search?query=a&min_relevance=1.1", 422, "min_relevance", "1.1"),
+    ("/v1/search?query=a&min_relevance=nan", 422, "min_relevance", "nan"),
+    ("/v1/search?query=a&neighbours=yes", 422, "neighbours", "yes"),
+    ("/v1/context?query=a&neighbours=true", 422, "query", "neighbours"),
     ("/v1/search?query=a&limit=5", 422, "query", "limit"),
     ("/v1/search?query=a&session=", 422, "session", ""),
     ("/v1/search?query=a&session=%00", 422, "session", "\x00"),

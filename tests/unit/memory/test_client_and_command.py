@@ -75,7 +75,7 @@ async def test_programs_without_an_event_loop_ask_as_well(door: House) -> None:
             (notice,) = memory.notices(state="pending").notices
             memory.acknowledge(notice.notice_id)
             return [
-                memory.search("cats").hits[0].session,
+                memory.search("cats", min_relevance=0.5, neighbours=True).hits[0].session,
                 memory.facts().facts[0].value,
                 memory.context("cats").text[:17],
                 memory.call_tool("get_fact", {"key": "pet"}).splitlines()[1],
@@ -135,6 +135,14 @@ async def test_the_command_shows_searches_exports_and_forgets(door: House) -> No
     assert "user: And dogs?" in (await said(door, "show", "a/b")).stdout
     found = json.loads((await said(door, "search", "cats sleep", "-k", "1", "--json")).stdout)
     assert [hit["ordinal"] for hit in found["hits"]] == [1]
+    narrowed = await said(
+        door, "search", "dogs", "-k", "1", "--neighbours", "--since", "1970-01-01"
+    )
+    assert "assistant: Everywhere." in narrowed.stdout
+    late = await said(door, "search", "dogs", "--since", "2200-12-31", "--min-relevance", "0.1")
+    assert late.stderr == "nothing found\n"
+    wrong = await said(door, "search", "dogs", "--until", "May", code=2)
+    assert "--until 'May' is not valid: expected a day such as 2026-05-31" in wrong.stderr
     nothing = await said(door, "search", "unheard")
     assert (nothing.stdout, nothing.stderr) == ("", "nothing found\n")
     assert json.loads((await said(door, "stats", "--json")).stdout)["archived_turns"] == 2

@@ -14,7 +14,7 @@ from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
-from memory_doors import House, Tenants, house
+from memory_doors import SAID, House, Tenants, house
 from shepherd_auth.identity import Scope
 from shepherd_memory.recalled import BEGIN, END, without_recalled
 from shepherd_memory.tools import MAX_MESSAGE_CHARS, TOOLS
@@ -103,6 +103,46 @@ async def test_a_number_out_of_bounds_is_brought_back_and_nonsense_is_told(door:
             assert "Found 1" in await told(door, "search_memory", query="cats", max_results=number)
     detail = await told(door, "search_memory", 422, query="cats", max_results="many")
     assert detail.startswith("max_results='many' is not valid: expected")
+
+
+MAY = [("user", "cats in May"), ("assistant", "ok"), ("user", "b"), ("assistant", "c"), *SAID]
+
+
+async def test_a_search_is_narrowed_by_days_as_a_model_writes_them(door: House) -> None:
+    door.talk("s", said=MAY)
+    door.evict(said=MAY)
+    day = "1970-01-01"
+
+    for bounds in (
+        {"since": day},
+        {"until": day},
+        {"since": "", "until": None, "min_relevance": 1},
+    ):
+        assert "cats in May" in await told(door, "search_memory", query="cats", **bounds)
+    nothing = "No archived conversations found matching: cats"
+    assert await told(door, "search_memory", query="cats", until="1970-01-01T00:00") == nothing
+    assert (
+        await told(door, "search_memory", query="cats", since="1970-01-02T00:00+00:00") == nothing
+    )
+    for wrong, expected in (
+        ("May", "a day such as"),
+        ("0001-01-01", "a day from 1970"),
+        (5, "a day"),
+    ):
+        detail = await told(door, "search_memory", 422, query="cats", since=wrong)
+        assert detail.startswith(f"since={str(wrong)!r} is not valid: expected {expected}"), detail
+
+
+async def test_neighbours_are_told_where_they_were_said(door: House) -> None:
+    door.talk()
+    door.evict()
+
+    alone = await told(door, "search_memory", query="dogs", max_results=1)
+    beside = await told(door, "search_memory", query="dogs", max_results=1, neighbours="true")
+
+    assert "User: And dogs?\nAssistant: On the cat." in alone
+    assert "Where do cats sleep?" not in alone
+    assert "Assistant: Everywhere.\nUser: And dogs?\nAssistant: On the cat." in beside
 
 
 async def test_the_originals_other_spellings_are_understood(door: House) -> None:
