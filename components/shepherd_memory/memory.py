@@ -26,6 +26,7 @@ from shepherd_memory.archive.records import (
 from shepherd_memory.block_index import Holder
 from shepherd_memory.clocks import Clocks
 from shepherd_memory.errors import InvalidParameterError, TooManyRequestsError, UnknownItemError
+from shepherd_memory.making_room import RoomMaker, UnseenTurn
 from shepherd_memory.metrics import Metrics
 from shepherd_memory.notice_text import NoticeTemplate
 from shepherd_memory.notifier import Bell, rung_within
@@ -98,6 +99,25 @@ class Memory:
         """
         await self.session(session)
         return await self._read(lambda archive: archive.turns(session, after=after, limit=limit))
+
+    async def make_room(
+        self, session: str, known: Sequence[str], unseen: Sequence[UnseenTurn]
+    ) -> bool:
+        """Archive turns that a context window has no room for; says whether any was live.
+
+        Raises:
+            UnknownItemError: the session has no turn of such an id.
+        """
+        now = self._means.clocks.unix_ns()
+        notice = await self._write(
+            lambda writer: RoomMaker(writer, self._tenant, session, now).archive(known, unseen)
+        )
+        if notice is None:
+            return False
+        self._means.metrics.turns_archived.inc(len(notice.archive_ids))
+        self._means.metrics.notices.labels("created").inc()
+        self._means.bell.ring()
+        return True
 
     async def search(
         self,

@@ -291,7 +291,10 @@ class TurnRecorder:
         newest = writer.newest(rows[0].session)
         for row in rows:
             key = TurnKey(tenant, row.archive_id)
-            if row.state is TurnState.ARCHIVED or self._watch.is_ahead(key, row.placement):
+            if row.state is TurnState.ARCHIVED:
+                self._forget(key)
+                continue
+            if self._watch.is_ahead(key, row.placement):
                 continue
             if self._may_go(key, row, newest):
                 self._watch.watch(key, row.placement.block_hashes)

@@ -20,7 +20,9 @@ from shepherd_memory.archive.records import (
     StoredTurn,
     TurnState,
 )
+from shepherd_memory.making_room import UnseenTurn
 from shepherd_memory.search import SearchHit
+from shepherd_memory.turns import Said
 
 MAX_TEXT_CHARS = 65_536
 
@@ -124,6 +126,36 @@ class HitModel(TurnModel):
             after=None if hit.after is None else TurnModel.of(hit.after),
             **_turn(hit.turn),
         )
+
+
+class UnseenTurnModel(_Request):
+    """A turn that only its client has."""
+
+    ordinal: int = Field(ge=1, le=1_000_000_000)
+    """Number of user messages so far, from 1."""
+    messages: list[MessageModel] = Field(min_length=1, max_length=1000)
+
+    def as_turn(self) -> UnseenTurn:
+        """As it is kept."""
+        said = tuple(Said(each.role, each.content) for each in self.messages)
+        return UnseenTurn(self.ordinal, said)
+
+
+class RoomRequest(_Request):
+    """Turns that a context window has no room for."""
+
+    archive_ids: list[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(
+        default_factory=list, max_length=10_000
+    )
+    unseen: list[UnseenTurnModel] = Field(default_factory=list, max_length=10_000)
+    """Those that no worker was ever shown."""
+
+
+class RoomMade(BaseModel):
+    """What came of it."""
+
+    archived: bool
+    """Whether a turn left the live ones, and a notice was made."""
 
 
 class SearchAnswer(BaseModel):

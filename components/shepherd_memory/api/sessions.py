@@ -6,7 +6,15 @@ from fastapi import APIRouter
 
 from shepherd_memory.api.access import Reader, Writer
 from shepherd_memory.api.conditional import ConditionalRoute
-from shepherd_memory.api.models import ErasedModel, SessionModel, SessionPage, TurnModel, TurnPage
+from shepherd_memory.api.models import (
+    ErasedModel,
+    RoomMade,
+    RoomRequest,
+    SessionModel,
+    SessionPage,
+    TurnModel,
+    TurnPage,
+)
 from shepherd_memory.api.parameters import After, AfterName, ArchiveId, Limit, SessionId
 from shepherd_memory.api.problems import problem_responses
 
@@ -53,6 +61,15 @@ async def forget_session(caller: Writer, session: SessionId) -> ErasedModel:
     erased = ErasedModel.of(await caller.memory.erase_session(session))
     caller.counted(erased.total, session=session)
     return erased
+
+
+@router.post("/sessions/{session:path}/archive", responses=problem_responses(404, 409))
+async def make_room(caller: Writer, session: SessionId, asked: RoomRequest) -> RoomMade:
+    """Archive turns that a context window has no room for, with one notice.  Again is harmless."""
+    unseen = [each.as_turn() for each in asked.unseen]
+    archived = await caller.memory.make_room(session, asked.archive_ids, unseen)
+    caller.counted(len(asked.archive_ids) + len(unseen), session=session)
+    return RoomMade(archived=archived)
 
 
 @router.delete("/turns/{archive_id}")
