@@ -85,9 +85,14 @@ def test_importing_the_worker_needs_neither_torch_nor_a_broker() -> None:
 
 
 def test_the_command_line_of_every_process_has_help() -> None:
-    for module in ("shepherd_worker", "shepherd_memory"):
+    options = {
+        "shepherd_worker": "--discovery-backend",
+        "shepherd_memory": "--discovery-backend",
+        "shepherd_gateway": "--upstream",
+    }
+    for module, option in options.items():
         done = run("python", "-m", module, "--help")
 
         assert done.returncode == 0
-        assert "--discovery-backend" in done.stdout
+        assert option in done.stdout
     assert shutil.which("shepherd", path=str(Path(sys.executable).parent))

@@ -1,0 +1,56 @@
+"""`python -m shepherd_gateway`: conversations that go on though the cache forgets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+
+import uvloop
+
+from shepherd_config import OptionError
+from shepherd_gateway.config import GatewayConfig, load_config
+from shepherd_gateway.service import serve
+
+log = logging.getLogger("shepherd_gateway")
+
+
+def main() -> int:
+    """Run the gateway; exit codes: 0 orderly, 2 a wrong option, 3 an address that cannot be used."""
+    try:
+        resolved = load_config()
+    except OptionError as error:
+        return _end(str(error), error.exit_code)
+    if resolved.check:
+        sys.stdout.write(resolved.describe() + "\n")
+        return 0
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_run(resolved.config))
+    except OSError as error:
+        return _end(str(error), 3)
+    return 0
+
+
+async def _run(config: GatewayConfig) -> None:
+    """Serve until SIGTERM or SIGINT; a second one ends the wait for running answers."""
+    serving = asyncio.ensure_future(serve(config, on_ready=lambda url: log.info("serving %s", url)))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+    try:
+        await serving
+    except asyncio.CancelledError:
+        log.info("stopped")
+
+
+def _end(message: str, exit_code: int) -> int:
+    sys.stderr.write(f"shepherd_gateway: {message}\n")
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
