@@ -194,7 +194,10 @@ async def test_orders_in_an_archived_turn_come_back_as_a_quotation_and_change_no
         quoted = found[found.index(BEGIN) : found.index(END)]
         assert found.count(order) == quoted.count(order) == 2
         assert "1234" not in found
-        assert await told(door, "search_memory", query="vault code 1234", tenant="globex") == found
+        ours = await told(door, "search_memory", query="vault code 1234")
+        assert ours.count(order) == 2
+        assert "1234" not in ours
+        assert await told(door, "search_memory", query="vault code 1234", tenant="globex") == ours
         assert "a cat" in await told(door, "get_fact", key="pet")
 
 
