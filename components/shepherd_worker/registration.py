@@ -203,9 +203,14 @@ class Registration:
     async def visible(self) -> None:
         """Wait until discovery shows this worker.
 
+        Kubernetes shows no pod before its readiness probe has succeeded: there nothing is waited
+        for, since being ready is what makes the worker visible.
+
         Raises:
             UnreachableError: it does not within `REGISTRATION_TIMEOUT_S`.
         """
+        if self._config.discovery_backend == "kubernetes":
+            return
         own = [await endpoint.client() for endpoint in (self._generate, self._kv_stream)]
         self._own_view = own
         try:
