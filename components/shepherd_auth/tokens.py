@@ -8,6 +8,7 @@ whom, until when, and whose tenant it is for.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import jwt
 
 from shepherd_auth.errors import CredentialError, CredentialFileError
 from shepherd_auth.identity import Identity, Scope, is_tenant
+from shepherd_events.key_files import others_may_use
 
 ALGORITHM_OF = {"RSA": "RS256", "OKP": "EdDSA", "oct": "HS256"}
 LEEWAY_S = 30
@@ -100,16 +102,17 @@ def read_verifier(path: Path, policy: TokenPolicy) -> TokenVerifier:
             cannot be used.
     """
     try:
-        mode, listed = path.stat().st_mode, json.loads(path.read_bytes())["keys"]
+        status, listed = path.stat(), json.loads(path.read_bytes())["keys"]
     except OSError as error:
         raise CredentialFileError(str(path), f"cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
         raise CredentialFileError(str(path), 'is not a JWKS: expected {"keys": [...]}') from error
+    is_shared = others_may_use(status.st_mode, status.st_uid, os.geteuid())
     keys: dict[str, jwt.PyJWK] = {}
     for place, entry in enumerate(listed):
         if not isinstance(entry, dict):
             raise CredentialFileError(str(path), f"key {place}: expected an object")
-        if ("k" in entry or "d" in entry) and mode & 0o077:
+        if ("k" in entry or "d" in entry) and is_shared:
             raise CredentialFileError(str(path), "holds a secret that others may read: chmod 600")
         keys[str(entry.get("kid", place))] = _key(path, place, entry)
     if not keys:

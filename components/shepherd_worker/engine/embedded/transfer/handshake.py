@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
 import secrets
 from pathlib import Path
 
+from shepherd_events.key_files import others_may_use
 from shepherd_worker.engine.embedded.transfer.connection import Connection
 from shepherd_worker.engine.embedded.transfer.errors import TransferError
 from shepherd_worker.engine.embedded.transfer.frames import Kind
@@ -35,13 +37,13 @@ def read_secret(path: Path) -> bytes:
         UnusableInputError: there is none, it is short, or others may read it.
     """
     try:
-        mode, secret = path.stat().st_mode, path.read_bytes().strip()
+        status, secret = path.stat(), path.read_bytes().strip()
     except OSError as error:
         raise UnusableInputError(f"--transfer-secret-file cannot be read: {error}") from error
-    if mode & 0o077:
+    if others_may_use(status.st_mode, status.st_uid, os.geteuid()):
         raise UnusableInputError(
-            f"--transfer-secret-file {str(path)!r} has mode {mode & 0o777:o}, others may use it: "
-            "chmod 600"
+            f"--transfer-secret-file {str(path)!r} has mode {status.st_mode & 0o777:o}, others may "
+            "use it: chmod 600"
         )
     if len(secret) < MIN_SECRET_BYTES:
         raise UnusableInputError(
