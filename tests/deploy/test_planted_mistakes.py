@@ -22,7 +22,7 @@ from k8s_validator.kustomization import Object
 from k8s_validator.overlays import rendered
 from k8s_validator.sample_secrets import sample_secrets
 
-Plant = Callable[[list[Object]], object]
+Plant = Callable[[Any], object]
 
 
 def of(objects: list[Object], kind: str, name: str) -> Any:
@@ -60,6 +60,48 @@ def config(objects: list[Object]) -> Any:
 
 
 K = pytest.mark.parametrize
+
+GRAPH_SHAPES: dict[str, tuple[Plant, str]] = {
+    "K3 a misspelt field of a graph": (
+        lambda graph: graph["spec"]["components"][1].update(sharedMemory="8Gi"),
+        "'sharedMemory' was unexpected",
+    ),
+    "K3 a misspelt field of its pods": (
+        lambda graph: graph["spec"]["components"][1]["podTemplate"]["spec"].update(tolerate=[]),
+        "'tolerate' was unexpected",
+    ),
+    "K3 a type that does not exist": (
+        lambda graph: graph["spec"]["components"][1].update(type="memory"),
+        "'memory' is not one of",
+    ),
+    "K3 a container of another name": (
+        lambda graph: graph["spec"]["components"][1]["podTemplate"]["spec"]["containers"][0].update(
+            name="worker"
+        ),
+        "podTemplate.spec.containers: None of",
+    ),
+}
+
+
+@K("plant, says", GRAPH_SHAPES.values(), ids=GRAPH_SHAPES)
+def test_a_wrong_shape_of_a_graph_is_found(plant: Plant, says: str) -> None:
+    objects = rendered("disaggregated-graph")
+    plant(of(objects, "DynamoGraphDeployment", "llm"))
+    (problem,) = shapes(objects)
+
+    assert says in problem
+
+
+def test_the_pods_of_a_graph_are_held_to_the_same() -> None:
+    objects = rendered("disaggregated-graph")
+    spec = of(objects, "DynamoGraphDeployment", "llm")["spec"]["components"][1]["podTemplate"][
+        "spec"
+    ]
+    spec["hostNetwork"] = True
+    (problem,) = security.problems(objects)
+
+    assert problem == "DynamoGraphDeployment/llm[Prefill]: hostNetwork must not be set"
+
 
 SHAPES: dict[str, tuple[Plant, str]] = {
     "K2 a misspelt field": (
@@ -138,6 +180,40 @@ CHECKED: dict[str, tuple[Any, Plant, str]] = {
             {"shepherd/role": "decode"}
         ),
         "do not choose its own pods",
+    ),
+    "K12 by what says nothing of waiting": (
+        availability,
+        lambda o: of(o, "ScaledObject", "aggregated")["spec"]["triggers"][0].update(type="cpu"),
+        "scales by what does not say how long requests wait",
+    ),
+    "K12 gone before it has loaded": (
+        availability,
+        lambda o: of(o, "ScaledObject", "aggregated")["spec"]["advanced"][
+            "horizontalPodAutoscalerConfig"
+        ]["behavior"]["scaleDown"].update(stabilizationWindowSeconds=300),
+        "scales down after 300 s, expected 1800",
+    ),
+    "K12 nobody left": (
+        availability,
+        lambda o: of(o, "ScaledObject", "aggregated")["spec"].update(minReplicaCount=0),
+        "minReplicaCount must be 1 or more",
+    ),
+    "K13 a port that is not scraped": (
+        references,
+        lambda o: of(o, "PodMonitor", "worker")["spec"]["podMetricsEndpoints"][0].update(
+            port="metrics"
+        ),
+        "has no port 'metrics'",
+    ),
+    "K20 a workload that is not there": (
+        availability,
+        lambda o: of(o, "ScaledObject", "aggregated")["spec"]["scaleTargetRef"].update(name="wrk"),
+        "there are 0",
+    ),
+    "K21 two who decide": (
+        availability,
+        lambda o: of(o, "Deployment", "worker")["spec"].update(replicas=2),
+        "sets replicas itself",
     ),
     "K14 no default": (
         network,

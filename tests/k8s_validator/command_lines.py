@@ -8,6 +8,7 @@ the program says it will do: its ports, its grace, its caches.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -22,6 +23,7 @@ from typing import Any
 from k8s_validator.pods import Object, Pod, pods_of
 from shepherd_config import OptionError
 from shepherd_memory.config import load_config as load_memory
+from shepherd_tiny_chat import MODEL_DIR
 from shepherd_worker.config import load_config as load_worker
 from shepherd_worker.errors import StartError
 from shepherd_worker.worker import CUT_TIMEOUT_S
@@ -44,10 +46,14 @@ STREAM_CLOSE_S = 5.0
 """`KvEventPublisher.close` waits so long for what has not been sent."""
 DYNAMO_CLEANUP_S = 30.0
 """How long Dynamo's runtime may take to end what it serves."""
+IN_THE_IMAGE = {"/opt/shepherd/tiny-chat": MODEL_DIR}
+"""Directories that deploy/Containerfile.cpu makes."""
 _LAUNCHERS = ("trtllm-llmapi-launch",)
 
 Loader = Callable[[Sequence[str], Mapping[str, str]], Any]
 _PROGRAMS: dict[str, Loader] = {"shepherd_worker": load_worker, "shepherd_memory": load_memory}
+if importlib.util.find_spec("shepherd_gateway.config") is not None:
+    _PROGRAMS["shepherd_gateway"] = importlib.import_module("shepherd_gateway.config").load_config
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,7 @@ def problems(each: Started) -> Iterator[str]:
     name = f"{each.pod.name}: {each.container['name']}"
     if each.program == "shepherd_worker":
         yield from (f"{name}: {problem}" for problem in _worker(each))
-    if each.program == "shepherd_memory":
+    if each.program in {"shepherd_memory", "shepherd_gateway"}:
         ports = {p["name"]: p["containerPort"] for p in each.container.get("ports", [])}
         wanted = {"http": each.config.http_port, "admin": each.config.admin_port}
         if {key: ports.get(key) for key in wanted} != wanted:
@@ -106,7 +112,7 @@ class Volumes:
         secrets: Mapping[str, Mapping[str, bytes]],
     ) -> None:
         self._objects, self._secrets = objects, secrets
-        self._moved = {}
+        self._moved: dict[str, Path] = dict(IN_THE_IMAGE)
         volumes = {v["name"]: v for v in pod.spec.get("volumes", [])}
         for mount in container.get("volumeMounts", []):
             target = place / mount["mountPath"].strip("/").replace("/", "-")
@@ -117,8 +123,6 @@ class Volumes:
 
     def moved(self, text: str) -> str:
         """A text with this machine's paths for the pod's."""
-        if not self._moved:
-            return text
         longest_first = sorted(map(re.escape, self._moved), key=len, reverse=True)
         paths = re.compile(rf"(?<![\w/.-])({'|'.join(longest_first)})(?=/|$|\")")
         return paths.sub(lambda found: str(self._moved[found[1]]), text)
@@ -145,7 +149,7 @@ class Volumes:
                     path.chmod(0o400)
 
     def _move_within_files(self) -> None:
-        for target in self._moved.values():
+        for target in set(self._moved.values()) - set(IN_THE_IMAGE.values()):
             for path in target.glob("*.toml"):
                 path.write_text(self.moved(path.read_text()))
 
@@ -168,7 +172,7 @@ def _start(pod: Pod, container: Object, volumes: Volumes) -> Started | None:
         _parse_frontend(tuple(argv), tuple(sorted(environ.items())))
         return Started(pod, container, program, None, environ)
     if program not in _PROGRAMS:
-        return None
+        return None  # a problem of those who expect it to be checked
     for word in argv:
         if word.startswith("--model="):
             volumes.make_model(word.removeprefix("--model="))

@@ -5,11 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from k8s_validator.pods import Object, Pod, pods_of, selects
-
-SECRETS: dict[str, set[str]] = {
-    "shepherd-transfer": {"secret"},
-}
-"""The Secrets that an operator makes, and their keys; `docs/deploy.md` lists them."""
+from k8s_validator.sample_secrets import sample_secrets
 
 
 def problems(objects: Sequence[Object]) -> Iterator[str]:
@@ -52,10 +48,11 @@ def _source(source: Object, objects: Sequence[Object]) -> Iterator[str]:
     if "secret" in source:
         name = source["secret"].get("secretName") or source["secret"].get("name")
         keys = {item["key"] for item in source["secret"].get("items", [])}
-        if name not in SECRETS:
-            yield f"Secret {name} is not among those that are documented"
-        elif not keys or keys - SECRETS[name]:
-            yield f"Secret {name}: expected items of {sorted(SECRETS[name])}, got {sorted(keys)}"
+        made = sample_secrets().get(name, {}).keys()
+        if not made:
+            yield f"Secret {name} is not among those that the script makes"
+        elif not keys or keys - made:
+            yield f"Secret {name}: expected items of {sorted(made)}, got {sorted(keys)}"
 
 
 def _probes(pod: Pod) -> Iterator[str]:

@@ -1,12 +1,37 @@
-"""The Secrets of deploy/k8s with valid content, made once a process."""
+"""The Secrets of deploy/k8s as the script makes them, once a process."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def make_secrets(directory: Path) -> str:
+    """Run the script; what it printed."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "make_deploy_secrets.py"), str(directory)],
+        cwd=ROOT,
+        env={"PYTHONPATH": str(ROOT / "components"), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
 
 
 @cache
 def sample_secrets() -> Mapping[str, Mapping[str, bytes]]:
     """File contents by Secret and key."""
-    return {"shepherd-transfer": {"secret": b"6f" * 32}}
+    with tempfile.TemporaryDirectory() as directory:
+        made = Path(directory) / "secrets"
+        make_secrets(made)
+        return {
+            secret.name: {key.name: key.read_bytes() for key in secret.iterdir()}
+            for secret in made.iterdir()
+        }
