@@ -106,6 +106,18 @@ class Stack:
         await process.until(lambda: self._answers(service.url + "/live"), timeout_s=60)
         return service
 
+    async def gateway(self, frontend: Service, memory: Service | None, *args: str) -> Service:
+        """Start the gateway before a frontend; ready when it is alive."""
+        port = free_port()
+        told = "none" if memory is None else memory.url
+        where = ("--upstream", frontend.url, "--memory", told, "--http-port", str(port))
+        process = await self._start(
+            "gateway", "shepherd_gateway", *where, "--admin-port", "none", *args
+        )
+        service = Service(process, f"http://127.0.0.1:{port}")
+        await process.until(lambda: self._answers(service.url + "/live"), timeout_s=60)
+        return service
+
     async def ready(self, service: Service) -> None:
         """Wait until a worker's `/health` says 200."""
         await service.process.until(

@@ -21,15 +21,17 @@ class Running:
 
     frontend: Service
     memory: Service
+    gateway: Service
     workers: tuple[Service, ...]
 
 
 async def start(stack: Stack, model: Path, *, num_kv_blocks: int) -> Running:
-    """Start frontend, memory, one prefill and one decode worker, together."""
+    """Start frontend, memory, one prefill and one decode worker, together; then the gateway."""
     stack.env.setdefault("OMP_NUM_THREADS", "1")
     common = (
         *("--model", str(model), "--served-model-name", MODEL_NAME),
         *("--num-kv-blocks", str(num_kv_blocks), "--max-seq-len", str(num_kv_blocks * 16 - 16)),
+        *("--dyn-tool-call-parser", "hermes"),
     )
     async with asyncio.TaskGroup() as tasks:
         frontend = tasks.create_task(stack.frontend("--migration-limit", "3"))
@@ -37,7 +39,9 @@ async def start(stack: Stack, model: Path, *, num_kv_blocks: int) -> Running:
         prefill = tasks.create_task(stack.worker("prefill", *common, "--role", "prefill"))
         decode = tasks.create_task(stack.worker("decode", *common, "--role", "decode"))
     await stack.model_served(frontend.result(), MODEL_NAME)
-    return Running(frontend.result(), memory.result(), (prefill.result(), decode.result()))
+    gateway = await stack.gateway(frontend.result(), memory.result())
+    workers = (prefill.result(), decode.result())
+    return Running(frontend.result(), memory.result(), gateway, workers)
 
 
 async def run_up(build_dir: Path, console: Console, say: Callable[[str], None]) -> None:
@@ -47,7 +51,7 @@ async def run_up(build_dir: Path, console: Console, say: Callable[[str], None]) 
         ProcessFailedError: a part did not start, or ended by itself.
     """
     async with Stack(build_dir / "up") as stack:
-        with console.status("starting frontend, memory and two workers"):
+        with console.status("starting frontend, memory, two workers and the gateway"):
             running = await start(stack, MODEL_DIR, num_kv_blocks=64)
         say(_welcome(running, stack.run_dir))
         dead = await stack.any_ended()
@@ -57,14 +61,15 @@ async def run_up(build_dir: Path, console: Console, say: Callable[[str], None]) 
 def _welcome(running: Running, run_dir: Path) -> str:
     prefill, decode = running.workers
     return f"""\
-OpenAI API   {running.frontend.url}/v1     model {MODEL_NAME}
+OpenAI API   {running.gateway.url}/v1     model {MODEL_NAME}
+frontend     {running.frontend.url}/v1     Dynamo's own: no NOTICE, no recall
 memory       {running.memory.url}/v1/sessions
 prefill      {prefill.url}/health  /metrics
 decode       {decode.url}/health  /metrics
 logs         {run_dir}
 
 Try:
-  curl -s {running.frontend.url}/v1/chat/completions -H 'content-type: application/json' \\
+  curl -s {running.gateway.url}/v1/chat/completions -H 'content-type: application/json' \\
     -H 'x-dynamo-session-id: me' -d '{{"model": "{MODEL_NAME}", "temperature": 0,
     "messages": [{{"role": "user", "content": "Why is the sky blue?"}}]}}'
 

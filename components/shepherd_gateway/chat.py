@@ -207,6 +207,8 @@ class Chat:
         assert self._memory is not None
         outcome = "ok"
         arguments = call.parsed()
+        if arguments is not None and work.max_results:
+            arguments["max_results"] = work.max_results
         if arguments is None:
             outcome, result = "invalid", UNREADABLE
         else:

@@ -24,7 +24,9 @@ from shepherd_gateway.work import Ask, Work
 
 log = logging.getLogger(__name__)
 
-MAX_FITTINGS = 4
+FEW_RESULTS = 2
+"""Of a search whose results the window had no room for; at the next try one."""
+MAX_FITTINGS = 6
 """Times that room is made for one request."""
 _CLOSING_S = 2.0
 
@@ -67,8 +69,13 @@ class Preparation:
         overflow = window.overflow_in(str(error)) if error.status in {400, 413, 422} else None
         if overflow is None or work.context is None or work.fittings == MAX_FITTINGS:
             raise error
+        if work.rounds and work.max_results != 1:
+            again = await self._prepared_anew(work, work.policy)
+            again.max_results = 1 if work.max_results else FEW_RESULTS
+            return again
         before = len(work.context.dropped)
-        again = await self._prepared_anew(work)
+        notice = replace(work.policy, on_eviction=OnEviction.NOTICE)
+        again = await self._prepared_anew(work, notice)
         if again.context is not None and len(again.context.dropped) == before:
             again = await self._made_room(again, overflow)
         if again.context is None or len(again.context.dropped) == before:
@@ -143,13 +150,14 @@ class Preparation:
             options = work.body.get("stream_options") or {}
             work.body["stream_options"] = {**options, "include_usage": True}
 
-    async def _prepared_anew(self, work: Work) -> Work:
+    async def _prepared_anew(self, work: Work, policy: Policy) -> Work:
         again = Work(
             work.ask,
             dict(work.ask.body),
-            replace(work.policy, on_eviction=OnEviction.NOTICE),
+            policy,
             memory=work.memory,
             fittings=work.fittings + 1,
+            max_results=work.max_results,
         )
         self._make_context(again, await self._turns(again))
         await self._offer_tools(again)
@@ -173,7 +181,7 @@ class Preparation:
         except (MemoryUnavailableError, MemoryRefusedError) as error:
             self.degrade(work, "make_room", error)
             return work
-        again = await self._prepared_anew(work)
+        again = await self._prepared_anew(work, work.policy)
         again.fittings = work.fittings
         return again
 

@@ -22,9 +22,8 @@ FILL = 0.7
 """Share of the window that is left filled."""
 
 _OURS = re.compile(r"prompt=(\d+) is not valid: .*the context holds (\d+)")
-_VLLM = re.compile(
-    r"maximum context length is (\d+) tokens.*?(\d+) (?:tokens )?(?:in the messages|input)"
-)
+_OPENAI = re.compile(r"maximum context length is (\d+) tokens\b.*?\b(\d+) tokens", re.DOTALL)
+"""As OpenAI, Dynamo's frontend and vLLM say it."""
 _SOME = re.compile(
     r"context (?:length|window|size)|max(?:imum)?_(?:seq_len|model_len)|too long", re.IGNORECASE
 )
@@ -43,7 +42,7 @@ def overflow_in(message: str) -> Overflow | None:
     """What a refusal says of the prompt's length; None where it is about something else."""
     if found := _OURS.search(message):
         return Overflow(int(found[1]), int(found[2]))
-    if found := _VLLM.search(message):
+    if found := _OPENAI.search(message):
         return Overflow(int(found[2]), int(found[1]))
     return Overflow(0, 0) if _SOME.search(message) else None
 

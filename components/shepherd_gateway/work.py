@@ -47,6 +47,8 @@ class Work:
     pending: tuple[str, ...] = ()
     """Notices that are told for the first time."""
     fittings: int = 0
+    max_results: int = 0
+    """What a search may bring at most, where the window is short; 0 leaves it to the model."""
     rounds: int = 0
     usage: dict[str, Any] | None = None
 
