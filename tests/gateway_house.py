@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from typing import Any
 
 import aiohttp
 
+from openai_client import eventually
 from shepherd_cli.chat import server_sent_events
 from shepherd_gateway.config import GatewayConfig
 from shepherd_gateway.fake import FakeFrontend, FakeMemory
@@ -28,8 +31,8 @@ class House:
     ) -> tuple[int, dict[str, Any], Mapping[str, str]]:
         """Status, document and headers of an answer."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        body = {"model": "fake", **body}
-        async with self.http.post(f"{self.url}/v1/{path}", json=body, headers=sent) as answer:
+        data = io.BytesIO(json.dumps({"model": "fake", **body}).encode())
+        async with self.http.post(f"{self.url}/v1/{path}", data=data, headers=sent) as answer:
             return answer.status, await answer.json(), answer.headers
 
     async def chat(
@@ -59,6 +62,15 @@ class House:
             lines = (await answer.text()).splitlines()
         pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
         return {name: float(value) for name, value in pairs}
+
+
+async def asked(frontend: FakeFrontend, number: int) -> None:
+    """Wait until so many requests have come."""
+
+    async def there() -> bool:
+        return len(frontend.asked) >= number
+
+    await eventually(there)
 
 
 @asynccontextmanager

@@ -148,6 +148,8 @@ class FakeMemory:
         """What `search_memory` finds, by query."""
         self.searched: list[tuple[str, str]] = []
         """Tenant and query."""
+        self.arguments: list[dict[str, Any]] = []
+        """Of every call of a tool."""
         self.acknowledged: list[str] = []
         self.asked: list[str] = []
         """Paths, in order."""
@@ -274,6 +276,7 @@ class FakeMemory:
 
     async def _call(self, request: web.Request) -> web.Response:
         arguments = (await request.json())["arguments"]
+        self.arguments.append(arguments)
         if "query" not in arguments:
             return web.json_response({"detail": "query is missing"}, status=422)
         query = str(arguments["query"])

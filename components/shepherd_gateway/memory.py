@@ -11,6 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from io import BytesIO
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -199,9 +200,13 @@ class HttpMemory:
         if not self._breaker.allows(self._now_s()):
             raise MemoryUnavailableError("it failed lately and is not asked just now")
         headers = {"x-shepherd-tenant": tenant} if self._names_tenants else {}
+        data = None
+        if body is not None:
+            data = BytesIO(msgspec.json.encode(body))
+            headers["content-type"] = "application/json"
         url = URL(f"{self._url}/v1{path}", encoded=True).with_query(query)
         try:
-            async with self._http.request(method, url, json=body, headers=headers) as answer:
+            async with self._http.request(method, url, data=data, headers=headers) as answer:
                 document = _document(await answer.read())
                 status = answer.status
         except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError) as error:

@@ -14,6 +14,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import aiohttp
@@ -148,7 +149,7 @@ class Upstream:
         async with AsyncExitStack() as attempt:
             try:
                 answer = await attempt.enter_async_context(
-                    self._http.post(url, data=body, headers=headers)
+                    self._http.post(url, data=BytesIO(body), headers=headers)
                 )
                 if answer.status >= 400:
                     raise _refusal(answer.status, await answer.text(errors="replace"))
