@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt \
-	    -e '.[torch,guided,nats,postgres,encryption,jwt,mcp]' --group dev
+	    -e '.[torch,guided,nats,postgres,encryption,jwt,mcp,otel]' --group dev
 	touch $@
 
 demo: $(READY)  ## run the whole path once, in about a minute

@@ -194,6 +194,8 @@ class TurnCompleted:
     """The tokens where `tail_token_ids` has none, for who has the key."""
     withheld: bool = False
     """The tokens of this turn cannot be had, at least not by this reader."""
+    traceparent: str = ""
+    """W3C trace context of the span that answered the request; empty without one."""
 
 
 @dataclass(frozen=True, slots=True)

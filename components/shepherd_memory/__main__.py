@@ -41,12 +41,14 @@ def main() -> int:
 
 async def _run(config: MemoryConfig) -> None:
     """Serve until SIGTERM or SIGINT."""
+    config.before_dynamo()
     from shepherd_events.dynamo_directory import (  # noqa: PLC0415  imports dynamo
         DynamoDirectory,
         configure_logging,
     )
 
     configure_logging()
+    config.after_dynamo()
     directory = DynamoDirectory(
         namespace=config.namespace,
         components=config.components,
@@ -54,8 +56,9 @@ async def _run(config: MemoryConfig) -> None:
         request_plane=config.request_plane,
     )
     await directory.connect()
+    spans = config.spans("memory")
     serving = asyncio.ensure_future(
-        serve(config, directory, on_ready=lambda url: log.info("serving %s", url))
+        serve(config, directory, spans=spans, on_ready=lambda url: log.info("serving %s", url))
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
@@ -65,6 +68,7 @@ async def _run(config: MemoryConfig) -> None:
         log.info("stopped")
     finally:
         directory.close()
+        await asyncio.to_thread(spans.close)
 
 
 def _end(message: str, exit_code: int) -> int:

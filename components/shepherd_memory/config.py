@@ -16,13 +16,14 @@ from shepherd_events.transports.credentials import (
 )
 from shepherd_memory.delivery_options import DeliveryOptions
 from shepherd_memory.keeping import Keeping
+from shepherd_telemetry.options import TelemetryOptions
 
 if TYPE_CHECKING:
     from shepherd_events.tenant_keys import TenantKeys
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryConfig(DeliveryOptions):
+class MemoryConfig(DeliveryOptions, TelemetryOptions):
     """Everything that can be said to the memory service; see `--help`."""
 
     data_dir: str = option(
@@ -216,6 +217,7 @@ def load_config(
     config = resolved.config
     config.check_access(http_host=config.http_host, admin_host=config.admin_host)
     config.check_delivery()
+    config.check_telemetry()
     _check_curve(config)
     config.tenant_keys()
     _check_models(config)

@@ -54,6 +54,8 @@ from shepherd_memory.grace import GracePeriod
 from shepherd_memory.index_store import IndexStore
 from shepherd_memory.metrics import Metrics
 from shepherd_memory.recorder import MAX_INTEGER, Batch, Transcript, TurnRecorder
+from shepherd_memory.turn_traces import TurnTraces
+from shepherd_telemetry.spans import NO_SPANS, Spans
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +72,7 @@ class Consumer:
         metrics: Metrics,
         grace_ns: int,
         clocks: Clocks,
+        spans: Spans = NO_SPANS,
     ) -> None:
         """Load what the last run left; blocks."""
         self._archives = archives
@@ -78,6 +81,7 @@ class Consumer:
         self._metrics = metrics
         self._grace_ns = grace_ns
         self._clocks = clocks
+        self._traces = TurnTraces(spans)
         self.reload()
         self.known_streams = self._positions.keys() | self._watch.streams_ahead()
         """The streams that the last run left something of."""
@@ -99,6 +103,7 @@ class Consumer:
             transcripts=self._transcripts,
             metrics=self._metrics,
             clocks=self._clocks,
+            traces=self._traces,
         )
         self._recorder.recover(self._archives, self._positions)
         self.positions: Mapping[StreamId, Position] = dict(self._positions)

@@ -36,6 +36,7 @@ from shepherd_memory.errors import UnknownItemError
 from shepherd_memory.extraction import Extraction, OpenAiEndpoint
 from shepherd_memory.memory import Means, Memory
 from shepherd_memory.webhook import Outwards, WebhookSink
+from shepherd_telemetry.http import TracedHttp
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ async def opened(
             monotonic_s=time.monotonic,
             now_unix_s=time.time,
         )
-        public = await _public(gate, status, stack)
+        public = TracedHttp(await _public(gate, status, stack), means.spans)
         work = await _background(config, means, named, stack)
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         ring_out = means.bell.close

@@ -34,6 +34,7 @@ from shepherd_memory.residency import Caches, Residency, residency_of
 from shepherd_memory.search import Question, Searcher, SearchHit
 from shepherd_memory.upkeep import Recalls
 from shepherd_memory.writer import WriterThread
+from shepherd_telemetry.spans import NO_SPANS, Spans
 
 EXPORT_PAGE = 200
 LOOK_S = 0.5
@@ -62,6 +63,7 @@ class Means:
     caches: Caches
     searcher: Searcher = field(default_factory=Searcher)
     recalls: Recalls = field(default_factory=Recalls)
+    spans: Spans = NO_SPANS
     max_tenant_bytes: int = 0
     """From this size of its store on a tenant's own writes are refused; 0 never."""
 

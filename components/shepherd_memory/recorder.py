@@ -29,6 +29,7 @@ from shepherd_memory.grace import GracePeriod, SessionKey
 from shepherd_memory.metrics import Metrics
 from shepherd_memory.notifier import notice_of
 from shepherd_memory.reconcile import Decision, reconcile, reconcile_newest, unread_rest
+from shepherd_memory.turn_traces import TurnTraces
 from shepherd_memory.turns import Turn, archive_id_of, digest_of, is_unread, split_turns
 
 LOCAL_TENANT = "local"
@@ -61,6 +62,8 @@ class Conversation:
     started_unix_ns: int
     final: bool
     """Whether the session ends with it."""
+    traceparent: str = ""
+    """Of the request; see `TurnCompleted`."""
 
     @property
     def tenant(self) -> str:
@@ -111,6 +114,7 @@ class TurnRecorder:
         transcripts: Mapping[StreamId, Transcript],
         metrics: Metrics,
         clocks: Clocks,
+        traces: TurnTraces,
     ) -> None:
         """`ended` are the newest turns of sessions that have ended; changed here."""
         self._index = index
@@ -120,6 +124,7 @@ class TurnRecorder:
         self._transcripts = transcripts
         self._metrics = metrics
         self._clocks = clocks
+        self._traces = traces
 
     def recover(self, archives: Archives, positions: Mapping[StreamId, Position]) -> None:
         """Watch the live turns of all tenants, and hold back those the index cannot judge yet."""
@@ -195,10 +200,15 @@ class TurnRecorder:
             position=Position(frame.epoch, frame.seq),
             started_unix_ns=body.started_unix_ns,
             final=body.session_final,
+            traceparent=body.traceparent,
         )
 
     def write(self, batch: Batch, conversation: Conversation) -> None:
         """Keep a conversation's turns as live, where their KV is now, and judge its session."""
+        with self._traces.recording(conversation.origin, conversation.traceparent):
+            self._write(batch, conversation)
+
+    def _write(self, batch: Batch, conversation: Conversation) -> None:
         origin, turns = conversation.origin, conversation.turns
         writer = batch.writer(conversation.tenant)
         known = writer.session_turns(origin.session_id)
@@ -269,9 +279,12 @@ class TurnRecorder:
         turn = decision.turn
         newest = turn.end == conversation.turns[-1].end
         digest = digest_of(turn.messages)
+        archive_id = archive_id_of(tenant, session, decision.ordinal, digest)
+        if newest:
+            self._traces.remember(archive_id, conversation.traceparent)
         kept = writer.insert(
             StoredTurn(
-                archive_id=archive_id_of(tenant, session, decision.ordinal, digest),
+                archive_id=archive_id,
                 session=session,
                 ordinal=decision.ordinal,
                 digest=digest,
@@ -333,7 +346,9 @@ class TurnRecorder:
 
     def _archive(self, batch: Batch, tenant: str, row: StoredTurn) -> None:
         now = self._clocks.unix_ns()
-        if batch.writer(tenant).archive(row.archive_id, now):
+        with self._traces.archiving(row.archive_id, row.session):
+            is_new = batch.writer(tenant).archive(row.archive_id, now)
+        if is_new:
             archived = replace(row, state=TurnState.ARCHIVED, archived_unix_ns=now)
             batch.archived[tenant, row.session].append(archived)
             self._metrics.turns_archived.inc()

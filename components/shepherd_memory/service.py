@@ -44,6 +44,7 @@ from shepherd_memory.streams import MakeTranscript, StreamReaders, Transcripts
 from shepherd_memory.upkeep import Upkeep
 from shepherd_memory.writer import WriterThread
 from shepherd_telemetry.process_metrics import ProcessMetrics
+from shepherd_telemetry.spans import NO_SPANS, Spans
 
 
 async def serve(
@@ -52,6 +53,7 @@ async def serve(
     *,
     make_transcript: MakeTranscript = TranscriptReader,
     connect: Connect | None = None,
+    spans: Spans = NO_SPANS,
     on_ready: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Run until cancelled; `on_ready` is told the URL as soon as requests are accepted.
@@ -79,22 +81,14 @@ async def serve(
                 metrics=metrics,
                 grace_ns=round(config.archive_grace_s * 1e9),
                 clocks=clocks,
+                spans=spans,
             )
         )
         applier = Applier(
             consumer=consumer, writer=writer, bell=bell, metrics=metrics, clocks=clocks
         )
-        readers = StreamReaders(
-            directory=directory,
-            transcripts=transcripts,
-            applier=applier,
-            metrics=metrics,
-            stored={each: consumer.positions.get(each) for each in consumer.known_streams},
-            settle_s=config.settle_s,
-            connect=connect or partial(connect_by_address, credentials=config.credentials),
-            holds=consumer.holds,
-            keys=config.tenant_keys(),
-        )
+        connect = connect or partial(connect_by_address, credentials=config.credentials)
+        readers = _readers(config, transcripts, applier, metrics, consumer, directory, connect)
         embedder, searcher = await asyncio.to_thread(_models, config, metrics, clocks)
         means = Means(
             archives=archives,
@@ -106,6 +100,7 @@ async def serve(
             replay_dead_letter=consumer.replay_dead_letter,
             caches=consumer,
             searcher=searcher,
+            spans=spans,
             max_tenant_bytes=config.tenant_max_mb << 20,
         )
         upkeep = _upkeep(config, means, embedder)
@@ -117,6 +112,28 @@ async def serve(
             tasks.create_task(readers.run(), name="streams")
             tasks.create_task(upkeep.run(), name="upkeep")
             on_ready(url_of(listeners.public))
+
+
+def _readers(
+    config: MemoryConfig,
+    transcripts: Transcripts,
+    applier: Applier,
+    metrics: Metrics,
+    consumer: Consumer,
+    directory: StreamDirectory,
+    connect: Connect,
+) -> StreamReaders:
+    return StreamReaders(
+        directory=directory,
+        transcripts=transcripts,
+        applier=applier,
+        metrics=metrics,
+        stored={each: consumer.positions.get(each) for each in consumer.known_streams},
+        settle_s=config.settle_s,
+        connect=connect,
+        holds=consumer.holds,
+        keys=config.tenant_keys(),
+    )
 
 
 def _health(

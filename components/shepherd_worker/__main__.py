@@ -23,10 +23,12 @@ def main() -> int:
     if resolved.check:
         sys.stdout.write(resolved.describe() + "\n")
         return 0
+    resolved.config.before_dynamo()
     from shepherd_events.dynamo_directory import configure_logging  # noqa: PLC0415  imports dynamo
     from shepherd_worker.worker import run  # noqa: PLC0415  as above
 
     configure_logging()
+    resolved.config.after_dynamo()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(run(resolved.config))

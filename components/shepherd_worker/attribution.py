@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from shepherd_events.block_hash import salt_id
 from shepherd_events.events import Attribution
 from shepherd_events.transcript import Message, TranscriptReader, count_user_messages
+from shepherd_telemetry.trace_context import current_traceparent
 from shepherd_worker.request import Retention
 from shepherd_worker.retention import conversation_retention
 from shepherd_worker.wire import WireAgentContext, WireRequest, WireRouting
@@ -27,6 +28,8 @@ class SessionOrigin(Attribution):
 
     parent_session_id: str = ""
     session_final: bool = False
+    traceparent: str = ""
+    """Of the span that answers the request; see `TurnCompleted`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class Attributor:
             turn=count_user_messages(messages) if session.session_id else 0,
             parent_session_id=session.parent_session_id or "",
             session_final=bool(session.session_final),
+            traceparent=current_traceparent(),
         )
         retention = conversation_retention(
             messages,

@@ -15,6 +15,7 @@ from typing import Literal
 
 from shepherd_config import OptionError, Resolved, load, option
 from shepherd_config.addresses import is_loopback, is_wildcard
+from shepherd_telemetry.options import TelemetryOptions
 from shepherd_worker.dynamo_options import DynamoOptions
 from shepherd_worker.engine.embedded.cache.eviction import load_policy
 from shepherd_worker.engine.embedded.transfer.handshake import read_secret
@@ -47,7 +48,7 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerConfig(DynamoOptions, StreamOptions, MediaOptions, TrtllmOptions):
+class WorkerConfig(DynamoOptions, StreamOptions, MediaOptions, TrtllmOptions, TelemetryOptions):
     """Everything that can be said to a worker; see `--help`."""
 
     model: str = option(
@@ -339,6 +340,7 @@ def load_config(
     config.check_media()
     _check_paths(config)
     _check_transfer(config)
+    config.check_telemetry()
     config.check_trtllm()
     return resolved
 

@@ -105,6 +105,7 @@ class EventBridge:
             context=event.context,
             parent_session_id=session.parent_session_id if session else "",
             session_final=session.session_final if session else False,
+            traceparent=session.traceparent if session else "",
         )
         for stream in self._streams:
             stream.publish_turn(turn)

@@ -23,7 +23,7 @@ from dynamo.llm import (
     register_model,
 )
 from dynamo.llm.exceptions import EngineShutdown, HttpError, InvalidArgument
-from dynamo.runtime import Client, DistributedRuntime
+from dynamo.runtime import Client, Context, DistributedRuntime
 
 from shepherd_events.discovery import KV_STREAM_ENDPOINT
 from shepherd_events.events import BlocksRemoved, BlocksStored, Tier
@@ -41,8 +41,8 @@ from shepherd_worker.errors import (
     WorkerError,
 )
 from shepherd_worker.handlers import Handler
-from shepherd_worker.inflight import CallContext
 from shepherd_worker.salts import Salts
+from shepherd_worker.tracing import RequestTracing
 from shepherd_worker.wire import is_canary
 
 log = logging.getLogger(__name__)
@@ -82,8 +82,9 @@ def to_dynamo_error(error: WorkerError) -> Exception:
 class Registration:
     """One worker's presence on Dynamo; event loop only."""
 
-    def __init__(self, config: WorkerConfig) -> None:
+    def __init__(self, config: WorkerConfig, tracing: RequestTracing) -> None:
         self._config = config
+        self._tracing = tracing
         _configure_runtime(config)
         loop = asyncio.get_running_loop()
         try:
@@ -181,16 +182,17 @@ class Registration:
             self._kv_stream.serve_endpoint(_with_context(describe)),
         )
 
-    def _at_the_edge(self, handler: Handler) -> Callable[[Any, CallContext], AsyncIterator[Any]]:
+    def _at_the_edge(self, handler: Handler) -> Callable[[Any, Context], AsyncIterator[Any]]:
         """The handler as Dynamo calls it: our errors become Dynamo's."""
 
-        async def generate(request: dict[str, Any], context: CallContext) -> AsyncIterator[Any]:
+        async def generate(request: dict[str, Any], context: Context) -> AsyncIterator[Any]:
             self.salts.learn((request.get("routing") or {}).get("cache_salt") or "")
             finished = False
             if is_canary(request) and not self._ready:
                 raise EngineShutdown("the worker is not ready")
             try:
-                async for chunk in handler.generate(request, context):
+                chunks = handler.generate(request, context)
+                async for chunk in self._tracing.traced(chunks, request, context.trace_headers()):
                     finished = "finish_reason" in chunk
                     yield chunk
             except WorkerError as error:

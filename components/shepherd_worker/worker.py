@@ -39,6 +39,7 @@ from shepherd_worker.signals import StopSignals
 from shepherd_worker.stream import WorkerStream
 from shepherd_worker.stream_endpoint import StreamEndpoint
 from shepherd_worker.telemetry import ImageMetrics, RequestMetrics, exposition, load_seconds
+from shepherd_worker.tracing import RequestTracing
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,11 @@ async def run(config: WorkerConfig) -> None:
         create = create_encoder if config.role is Role.ENCODE else create_engine
         engine = create(config.chosen_engine, config.engine_config())
         cleanup.push_async_callback(engine.close)
-        registration = Registration(config)
+        spans = config.spans("worker")
+        cleanup.push_async_callback(asyncio.to_thread, spans.close)
+        registration = Registration(
+            config, RequestTracing(spans, role=config.role, model=config.model_name)
+        )
         cleanup.callback(registration.shutdown)
         registry = CollectorRegistry()
         process = await cleanup.enter_async_context(ProcessMetrics(registry, "worker"))

@@ -76,6 +76,7 @@ def _turn_message(turn: TurnCompleted) -> turns_pb2.TurnCompleted:
         started_unix_ns=turn.started_unix_ns,
         sealed_tail=sealed_message(turn.sealed_tail),
         withheld=turn.withheld,
+        traceparent=turn.traceparent,
     )
 
 
@@ -96,6 +97,7 @@ def _turn(message: Any) -> TurnCompleted:
         session_final=message.session_final,
         sealed_tail=sealed_of(message.sealed_tail) if message.HasField("sealed_tail") else None,
         withheld=message.withheld,
+        traceparent=message.traceparent,
     )
 
 
