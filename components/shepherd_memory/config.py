@@ -14,7 +14,7 @@ from shepherd_events.transports.credentials import (
     NatsCredentials,
     ReaderCredentials,
 )
-from shepherd_memory.delivery_options import DeliveryOptions
+from shepherd_memory.archive_options import ArchiveOptions
 from shepherd_memory.keeping import Keeping
 from shepherd_telemetry.options import TelemetryOptions
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryConfig(DeliveryOptions, TelemetryOptions):
+class MemoryConfig(ArchiveOptions, TelemetryOptions):
     """Everything that can be said to the memory service; see `--help`."""
 
     data_dir: str = option(
@@ -218,6 +218,7 @@ def load_config(
     config.check_access(http_host=config.http_host, admin_host=config.admin_host)
     config.check_delivery()
     config.check_telemetry()
+    config.check_archive()
     _check_curve(config)
     config.tenant_keys()
     _check_models(config)

@@ -51,9 +51,9 @@ from shepherd_memory.dead_letters import reason_of
 from shepherd_memory.errors import StoreUnavailableError, UnknownItemError
 from shepherd_memory.eviction import EvictionWatch
 from shepherd_memory.grace import GracePeriod
-from shepherd_memory.index_store import IndexStore
 from shepherd_memory.metrics import Metrics
 from shepherd_memory.recorder import MAX_INTEGER, Batch, Transcript, TurnRecorder
+from shepherd_memory.stream_state import StreamState
 from shepherd_memory.turn_traces import TurnTraces
 from shepherd_telemetry.spans import NO_SPANS, Spans
 
@@ -67,7 +67,7 @@ class Consumer:
         self,
         *,
         archives: Archives,
-        store: IndexStore,
+        store: StreamState,
         transcripts: Mapping[StreamId, Transcript],
         metrics: Metrics,
         grace_ns: int,

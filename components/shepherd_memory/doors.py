@@ -105,10 +105,21 @@ async def opened(
             tasks.create_task(serve_http(operator, listeners.admin, ring_out), name="admin")
         for name, catch_up in work:
             tasks.create_task(
-                whenever_it_rings(catch_up, name=name, bell=means.bell, metrics=means.metrics),
+                whenever_it_rings(
+                    partial(_unless_another_does, means, catch_up),
+                    name=name,
+                    bell=means.bell,
+                    metrics=means.metrics,
+                ),
                 name=name,
             )
         yield tasks
+
+
+async def _unless_another_does(means: Means, catch_up: Callable[[], Awaitable[None]]) -> None:
+    """Of several replicas, the one that follows the streams tells the sinks."""
+    if means.follows_streams():
+        await catch_up()
 
 
 async def _public(gate: Gate, status: Status, stack: AsyncExitStack) -> ASGIApp:

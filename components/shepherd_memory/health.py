@@ -30,10 +30,16 @@ def is_healthy(reports: Sequence[StreamReport], applied: Applied) -> bool:
     return followed and not applied.store_failure
 
 
-def health_document(reports: Sequence[StreamReport], applied: Applied) -> dict[str, Any]:
-    """The document; a field is added, never removed or renamed."""
+def health_document(
+    reports: Sequence[StreamReport], applied: Applied, *, follows: bool = True
+) -> dict[str, Any]:
+    """The document; a field is added, never removed or renamed.
+
+    `follows` is false on a replica that answers while another follows the streams.
+    """
     return {
         "status": "ok" if is_healthy(reports, applied) else "unavailable",
+        "follows_streams": follows,
         "backlog": applied.backlog,
         "store": {
             "state": "unavailable" if applied.store_failure else "ok",

@@ -61,6 +61,8 @@ class Means:
     replay_dead_letter: Callable[[str, str], bool]
     """Of an archive, by name; in the writer thread.  See `Consumer.replay_dead_letter`."""
     caches: Caches
+    follows_streams: Callable[[], bool] = lambda: True
+    """False while another replica does; then that one tells the sinks as well."""
     searcher: Searcher = field(default_factory=Searcher)
     recalls: Recalls = field(default_factory=Recalls)
     spans: Spans = NO_SPANS

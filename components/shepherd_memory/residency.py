@@ -22,8 +22,10 @@ from shepherd_memory.block_index import Holder
 class Caches(Protocol):
     """What is known of the workers' caches now."""
 
-    positions: Mapping[StreamId, Position]
-    """Where each stream stands as of the last commit; replaced, never changed; any thread."""
+    @property
+    def positions(self) -> Mapping[StreamId, Position]:
+        """Where each stream stands as of the last commit; replaced, never changed; any thread."""
+        ...
 
     def holders(self, block_hash: int) -> frozenset[Holder]:
         """Where a block lies; writer thread."""

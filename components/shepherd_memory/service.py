@@ -1,9 +1,11 @@
 """The memory service: streams in, archive and HTTP out.
 
-    directory ──► StreamReaders ──► Applier ──► Consumer (writer thread) ──► archives, index
-                                       │ rings
-                                       ▼
-             HTTP ◄── doors ◄── Memory ◄── Bell
+    directory ──► Following: readers ──► Applier ──► Consumer (writer thread) ──► archives, index
+                                            │ rings
+                                            ▼
+                  HTTP ◄── doors ◄── Memory ◄── Bell
+
+Where replicas share a database, one of them follows the streams (`replicas.py`).
 
 Every task belongs to one group; cancelling `serve` ends them, lets open
 requests finish and closes the stores.  Nothing has to be flushed: what was not
@@ -13,10 +15,9 @@ committed is replayed by the streams after the next start.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from shepherd_events.discovery import StreamDirectory
@@ -24,23 +25,19 @@ from shepherd_events.transcript import TranscriptReader
 from shepherd_events.transports import connect as connect_by_address
 from shepherd_events.transports.protocol import Connect
 from shepherd_http.server import url_of
-from shepherd_memory import doors
+from shepherd_memory import doors, stores
 from shepherd_memory.api.app import Status
-from shepherd_memory.applier import Applier
-from shepherd_memory.archive.files import SqliteArchives
 from shepherd_memory.clocks import Clocks
 from shepherd_memory.config import MemoryConfig
-from shepherd_memory.consumer import Consumer
-from shepherd_memory.data_lock import locked
 from shepherd_memory.embedding import create_embedder, create_reranker
 from shepherd_memory.embedding.protocol import Embedder
-from shepherd_memory.health import Applied, health_document, is_healthy
-from shepherd_memory.index_store import IndexStore
+from shepherd_memory.following import Following, Sources
 from shepherd_memory.memory import Means
 from shepherd_memory.metrics import Metrics
 from shepherd_memory.notifier import Bell
+from shepherd_memory.replicas import Lease, Replica
 from shepherd_memory.search import Searcher
-from shepherd_memory.streams import MakeTranscript, StreamReaders, Transcripts
+from shepherd_memory.streams import MakeTranscript, Transcripts
 from shepherd_memory.upkeep import Upkeep
 from shepherd_memory.writer import WriterThread
 from shepherd_telemetry.process_metrics import ProcessMetrics
@@ -63,86 +60,84 @@ async def serve(
         DataDirectoryInUseError: another process serves the data directory.
         SchemaVersionError: a later version wrote the data directory.
         UnusableModelError: the embedder or reranker cannot be loaded.
+        ConnectionError, ArchiveAccessError: the database cannot be used, or not in this role.
         ExceptionGroup: a store is damaged; one that cannot be used just now is waited for.
     """
     metrics, bell, clocks = Metrics(), Bell(), Clocks()
-    transcripts = Transcripts(directory, make_transcript)
     async with (
         ProcessMetrics(metrics.registry, "memory") as process,
         doors.bound(config) as listeners,
         WriterThread() as writer,
-        _opened(config.data_path, writer) as (archives, store),
+        stores.opened(config, writer) as kept,
     ):
-        consumer = await writer.run(
-            lambda: Consumer(
-                archives=archives,
-                store=store,
-                transcripts=transcripts.by_stream,
+        following = Following(
+            Sources(
+                config=config,
+                archives=kept.archives,
+                state=kept.state,
+                directory=directory,
+                transcripts=Transcripts(directory, make_transcript),
+                connect=connect or partial(connect_by_address, credentials=config.credentials),
+                writer=writer,
+                bell=bell,
                 metrics=metrics,
-                grace_ns=round(config.archive_grace_s * 1e9),
                 clocks=clocks,
                 spans=spans,
             )
         )
-        applier = Applier(
-            consumer=consumer, writer=writer, bell=bell, metrics=metrics, clocks=clocks
-        )
-        connect = connect or partial(connect_by_address, credentials=config.credentials)
-        readers = _readers(config, transcripts, applier, metrics, consumer, directory, connect)
         embedder, searcher = await asyncio.to_thread(_models, config, metrics, clocks)
         means = Means(
-            archives=archives,
+            archives=kept.archives,
             writer=writer,
             bell=bell,
             metrics=metrics,
             clocks=clocks,
             template=config.template(),
-            replay_dead_letter=consumer.replay_dead_letter,
-            caches=consumer,
+            replay_dead_letter=following.replay_dead_letter,
+            caches=following,
+            follows_streams=following.is_begun,
             searcher=searcher,
             spans=spans,
             max_tenant_bytes=config.tenant_max_mb << 20,
         )
-        upkeep = _upkeep(config, means, embedder)
+        work = _Work(following, _upkeep(config, means, embedder), bell)
+        run = await work.prepared(kept.lease)
 
-        status = Status(partial(_health, readers, consumer, applier), metrics.render)
+        status = Status(following.health, metrics.render)
         process.ready.set_function(lambda: status.health()[0])
         async with doors.opened(config, listeners, means, status) as tasks:
-            tasks.create_task(applier.run(), name="applier")
-            tasks.create_task(readers.run(), name="streams")
-            tasks.create_task(upkeep.run(), name="upkeep")
+            tasks.create_task(run(), name="work")
             on_ready(url_of(listeners.public))
 
 
-def _readers(
-    config: MemoryConfig,
-    transcripts: Transcripts,
-    applier: Applier,
-    metrics: Metrics,
-    consumer: Consumer,
-    directory: StreamDirectory,
-    connect: Connect,
-) -> StreamReaders:
-    return StreamReaders(
-        directory=directory,
-        transcripts=transcripts,
-        applier=applier,
-        metrics=metrics,
-        stored={each: consumer.positions.get(each) for each in consumer.known_streams},
-        settle_s=config.settle_s,
-        connect=connect,
-        holds=consumer.holds,
-        keys=config.tenant_keys(),
-    )
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What is done beside answering: by this process alone, or by the replica that leads."""
 
+    following: Following
+    upkeep: Upkeep
+    bell: Bell
 
-def _health(
-    readers: StreamReaders, consumer: Consumer, applier: Applier
-) -> tuple[bool, dict[str, Any]]:
-    """Whether all is well, and the document that says why."""
-    reports = readers.reports()
-    applied = Applied(consumer.positions, applier.lag_s, applier.backlog, applier.store_failure)
-    return is_healthy(reports, applied), health_document(reports, applied)
+    async def prepared(self, lease: Lease | None) -> Callable[[], Coroutine[Any, Any, None]]:
+        """What to run; without other replicas, what the last run left is loaded first."""
+        if lease is not None:
+            return Replica(lease, lead=self._lead, stand_by=self._stand_by).run
+        await self.following.begin()
+        return self._go_on
+
+    async def _lead(self) -> None:
+        await self.following.begin()
+        await self._go_on()
+
+    async def _stand_by(self) -> None:
+        """Another replica rings only its own bell: whoever waits here looks again by time."""
+        self.bell.ring()
+        await self.upkeep.write_recalled()
+
+    async def _go_on(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.following.run(), name="streams")
+            tasks.create_task(self.upkeep.run(), name="upkeep")
 
 
 def _upkeep(config: MemoryConfig, means: Means, embedder: Embedder | None) -> Upkeep:
@@ -174,17 +169,3 @@ def _models(
         on_failure=lambda model: metrics.model_failures.labels(model).inc(),
     )
     return embedder, searcher
-
-
-@asynccontextmanager
-async def _opened(
-    directory: Path, writer: WriterThread
-) -> AsyncIterator[tuple[SqliteArchives, IndexStore]]:
-    """The stores in the data directory; opened, used and closed in the writer thread."""
-    async with AsyncExitStack() as opened:
-        opened.enter_context(locked(directory))
-        archives = await writer.run(lambda: SqliteArchives(directory / "tenants"))
-        opened.push_async_callback(writer.run, archives.close)
-        store = await writer.run(lambda: IndexStore(directory / "index.db"))
-        opened.push_async_callback(writer.run, store.close)
-        yield archives, store

@@ -115,14 +115,22 @@ class Upkeep:
             ModelUnavailableError: the embedder is down; everything else was done.
             StoreUnavailableError: a store is.
         """
-        self._metrics.recalls_dropped.inc(self._recalls.dropped)
-        self._recalls.dropped = 0
-        for tenant, recalled in self._recalls.taken().items():
-            await self._writer.run(lambda: self._write_recalled(tenant, recalled))  # noqa: B023  awaited at once
+        await self.write_recalled()
         tenants = await asyncio.to_thread(self._archives.tenants)
         await self._prune(tenants)
         if self._embedder is not None:
             await self._embed_all(tenants, self._embedder)
+
+    async def write_recalled(self) -> None:
+        """Write down which turns were of use since the last time.
+
+        Raises:
+            StoreUnavailableError: a store is down.
+        """
+        self._metrics.recalls_dropped.inc(self._recalls.dropped)
+        self._recalls.dropped = 0
+        for tenant, recalled in self._recalls.taken().items():
+            await self._writer.run(lambda: self._write_recalled(tenant, recalled))  # noqa: B023  awaited at once
 
     async def _prune(self, tenants: Sequence[str]) -> None:
         now = self._clocks.unix_ns()

@@ -20,8 +20,9 @@ _TENANTS = """CREATE TABLE tenants (
 CREATE TABLE leases (
     name text PRIMARY KEY,
     token bigint NOT NULL,
-    holder text NOT NULL,
-    expires timestamptz NOT NULL
+    holder bytea NOT NULL,
+    expires timestamptz NOT NULL,
+    UNIQUE (name, token)
 ) WITH (fillfactor = 50)"""
 
 _TURNS = """CREATE TABLE turns (

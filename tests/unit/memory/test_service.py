@@ -16,17 +16,13 @@ import aiohttp
 import pytest
 
 from curve_keys import CurveKeys
-from shepherd_events.discovery import StreamDescriptor, StreamJoined, StreamLeft
+from publishing_worker import PublishingWorker
+from shepherd_events.discovery import StreamLeft
 from shepherd_events.events import (
-    BlockBatch,
     BlocksRemoved,
-    Frame,
     StreamId,
-    StreamInfo,
-    TurnCompleted,
 )
 from shepherd_events.privacy import Encrypted, Hashed, IdsOnly, Veil
-from shepherd_events.publisher import KvEventPublisher
 from shepherd_events.tenant_keys import Sealer, TenantKeys
 from shepherd_events.transcript import TokenizerAssets
 from shepherd_events.transports import connect as connect_by_address
@@ -44,35 +40,6 @@ NOTICE = (
     'NOTICE: Conversation regarding "Where do cats sleep?" has been moved to long-term '
     "memory. Use search_memory to recall it."
 )
-
-
-class PublishingWorker(FakeWorker):
-    """A fake worker whose frames travel through a real publisher."""
-
-    def __init__(
-        self, transport: PublisherTransport, worker_id: str, veil: Veil | None = None
-    ) -> None:
-        super().__init__(worker_id)
-        self.publisher = KvEventPublisher(
-            StreamId(worker_id),
-            StreamInfo("fake", 4, "fake"),
-            transport,
-            veil=veil,
-            heartbeat_s=0.05,
-        )
-        self.publisher.start()
-
-    def emit(self, body: Any) -> Frame:
-        match body:
-            case BlockBatch():
-                self.publisher.publish(body.events)
-            case TurnCompleted():
-                self.publisher.publish_turn(body)
-        return super().emit(body)
-
-    @property
-    def joined(self) -> StreamJoined:
-        return StreamJoined(StreamDescriptor(self.publisher.address, "aggregated", "fake", 4))
 
 
 class Stack:
@@ -434,6 +401,7 @@ async def test_health_says_where_each_stream_stands(
     async with start() as stack:
         assert await stack.get("/health") == {
             "status": "ok",
+            "follows_streams": True,
             "backlog": 0,
             "store": {"state": "ok", "reason": None},
             "streams": [],

@@ -1,0 +1,107 @@
+"""Several services on one archive: one follows the streams, all answer.
+
+    standing by ──lease free──► leading ──lease lost, or its work failed──► standing by
+         ▲                         │ cancelled: the lease is released
+         └───────── start          ▼
+
+Knows neither database nor streams: a `Lease` and two kinds of work.  The lease
+is renewed three times in its life; when it cannot be renewed for as long as it
+lives, the work ends, since another may have begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Protocol
+
+from shepherd_memory.errors import StoreUnavailableError
+
+log = logging.getLogger(__name__)
+
+
+class Lease(Protocol):
+    """Says which replica leads; its methods block, and raise StoreUnavailableError."""
+
+    ttl_s: float
+    """Seconds after which another may take what was not renewed."""
+
+    def acquire(self) -> bool:
+        """Take it if nobody holds it; says whether it is ours."""
+        ...
+
+    def renew(self) -> bool:
+        """Keep it; False where it is another's by now."""
+        ...
+
+    def release(self) -> None:
+        """Let another take it at once."""
+        ...
+
+
+class Replica:
+    """One service among several; event loop only."""
+
+    def __init__(
+        self,
+        lease: Lease,
+        *,
+        lead: Callable[[], Awaitable[None]],
+        stand_by: Callable[[], Awaitable[None]],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """`lead` works until cancelled; `stand_by` is called now and then while another leads."""
+        self._lease = lease
+        self._lead = lead
+        self._stand_by = stand_by
+        self._sleep = sleep
+
+    async def run(self) -> None:
+        """Lead whenever the lease can be had, until cancelled.
+
+        Raises:
+            Exception: what `lead` raises.
+        """
+        while True:
+            try:
+                if await asyncio.to_thread(self._lease.acquire):
+                    log.info("this replica follows the streams now")
+                    await self._lead_while_ours()
+                    log.warning("another replica may follow the streams: this one stands by")
+                else:
+                    await self._stand_by()
+            except StoreUnavailableError as error:
+                log.warning("this replica waits: %s", error)
+            await self._sleep(self._lease.ttl_s / 3)
+
+    async def _lead_while_ours(self) -> None:
+        working = asyncio.ensure_future(self._lead())
+        keeping = asyncio.ensure_future(self._kept())
+        try:
+            done, _ = await asyncio.wait({working, keeping}, return_when=asyncio.FIRST_COMPLETED)
+            for each in done:
+                each.result()
+        finally:
+            working.cancel()
+            keeping.cancel()
+            await asyncio.wait({working, keeping})
+            with suppress(StoreUnavailableError):
+                await asyncio.to_thread(self._lease.release)
+
+    async def _kept(self) -> None:
+        """Renew until that fails for as long as the lease lives, or it is another's."""
+        clock = asyncio.get_running_loop().time
+        valid_until = clock() + self._lease.ttl_s
+        while True:
+            await self._sleep(self._lease.ttl_s / 3)
+            began = clock()
+            try:
+                if not await asyncio.to_thread(self._lease.renew):
+                    return
+                valid_until = began + self._lease.ttl_s
+            except StoreUnavailableError as error:
+                log.warning("lease not renewed: %s", error)
+                if clock() >= valid_until:
+                    return

@@ -1,0 +1,77 @@
+"""Opens what the options name to keep the archive in.
+
+sqlite        one process: the data directory is locked
+postgresql    any number of processes: a lease says who follows the streams
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from shepherd_memory.archive.files import SqliteArchives
+from shepherd_memory.archive.protocol import Archives
+from shepherd_memory.config import MemoryConfig
+from shepherd_memory.data_lock import locked
+from shepherd_memory.errors import StoreUnavailableError
+from shepherd_memory.index_store import IndexStore
+from shepherd_memory.replicas import Lease
+from shepherd_memory.stream_state import StreamState
+from shepherd_memory.writer import WriterThread
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """What keeps the turns, what keeps the streams' state, and who may change that."""
+
+    archives: Archives
+    state: StreamState
+    lease: Lease | None
+    """None where there is no other replica."""
+
+
+@asynccontextmanager
+async def opened(config: MemoryConfig, writer: WriterThread) -> AsyncIterator[Stores]:
+    """The stores; SQLite's are opened, used and closed in the writer thread.
+
+    Raises:
+        OSError: the data directory cannot be used, or (`ConnectionError`) the database.
+        DataDirectoryInUseError: another process serves the data directory.
+        ArchiveAccessError: the database's role may do too little or too much.
+        SchemaVersionError: a later version wrote the store.
+    """
+    async with AsyncExitStack() as stack:
+        if config.uses_postgres:
+            yield await _postgres(config, stack)
+            return
+        directory = config.data_path
+        stack.enter_context(locked(directory))
+        archives = await writer.run(lambda: SqliteArchives(directory / "tenants"))
+        stack.push_async_callback(writer.run, archives.close)
+        state = await writer.run(lambda: IndexStore(directory / "index.db"))
+        stack.push_async_callback(writer.run, state.close)
+        yield Stores(archives, state, None)
+
+
+async def _postgres(config: MemoryConfig, stack: AsyncExitStack) -> Stores:
+    from shepherd_memory.archive.postgres import PostgresArchives  # noqa: PLC0415 - an extra
+    from shepherd_memory.archive.postgres_index import PostgresIndex  # noqa: PLC0415 - an extra
+    from shepherd_memory.archive.postgres_lease import PostgresLease  # noqa: PLC0415 - an extra
+    from shepherd_memory.archive.postgres_migrations import prepare  # noqa: PLC0415 - an extra
+    from shepherd_memory.archive.postgres_pool import PostgresPool  # noqa: PLC0415 - an extra
+
+    options = config.postgres()
+    try:
+        await asyncio.to_thread(prepare, options, config.postgres_owner())
+    except StoreUnavailableError as error:
+        raise ConnectionError(str(error)) from error
+    pool = PostgresPool(options)
+    stack.push_async_callback(asyncio.to_thread, pool.close)
+    holder = f"{socket.gethostname()} {os.getpid()}"
+    lease = PostgresLease(pool, holder=holder, ttl_s=config.archive_lease_s)
+    archives = PostgresArchives(pool, fence=lease.fence)
+    return Stores(archives, PostgresIndex(pool, lease.fence), lease)
