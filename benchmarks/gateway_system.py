@@ -1,0 +1,117 @@
+"""The system that the gateway's figures are taken on, and a client that times what it reads."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from shepherd_cli.chat import server_sent_events
+from shepherd_cli.stack import Service, Stack
+from shepherd_tiny_chat import MODEL_DIR
+
+MODEL = "tiny"
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """Running processes."""
+
+    stack: Stack
+    frontend: Service
+    memory: Service
+    gateway: Service
+    http: aiohttp.ClientSession
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One streamed answer."""
+
+    text: str
+    ttft_s: float
+    gaps_s: tuple[float, ...]
+    """Between its pieces."""
+
+
+@asynccontextmanager
+async def running(*worker: str) -> AsyncIterator[System]:
+    """Frontend, one worker with these options, memory and gateway."""
+    with tempfile.TemporaryDirectory(prefix="shepherd-bench-") as directory:
+        async with Stack(Path(directory)) as stack:
+            stack.env["OMP_NUM_THREADS"] = "1"
+            model = ("--model", str(MODEL_DIR), "--served-model-name", MODEL)
+            parser = ("--dyn-tool-call-parser", "hermes")
+            frontend, memory, _ = await asyncio.gather(
+                stack.frontend(),
+                stack.memory("--archive-grace-s", "0.1", "--rate-limit-per-s", "0"),
+                stack.worker("worker", *model, *parser, *worker),
+            )
+            await stack.model_served(frontend, MODEL)
+            gateway = await stack.gateway(frontend, memory, "--rate-limit-per-s", "0")
+            connector = aiohttp.TCPConnector(limit=0)
+            async with aiohttp.ClientSession(connector=connector) as http:
+                yield System(stack, frontend, memory, gateway, http)
+
+
+async def ask(
+    system: System,
+    service: Service,
+    messages: Sequence[Mapping[str, Any]],
+    session: str,
+    **options: Any,
+) -> Read:
+    """Stream one greedy answer and time it."""
+    body = {"model": MODEL, "messages": messages, "stream": True, "temperature": 0, **options}
+    headers = {"x-dynamo-session-id": session}
+    began = time.perf_counter()
+    times, text = [], ""
+    url = f"{service.url}/v1/chat/completions"
+    async with system.http.post(url, json=body, headers=headers) as answer:
+        answer.raise_for_status()
+        async for event in server_sent_events(answer.content):
+            if "error" in event:
+                raise RuntimeError(str(event["error"]))
+            piece = "".join(c["delta"].get("content") or "" for c in event["choices"])
+            if piece:
+                times.append(time.perf_counter())
+                text += piece
+    if not times:
+        return Read("", time.perf_counter() - began, ())
+    gaps = tuple(later - sooner for sooner, later in pairwise(times))
+    return Read(text, times[0] - began, gaps)
+
+
+async def archived(system: System, session: str) -> int:
+    """How many of a session's turns are archived."""
+    url = f"{system.memory.url}/v1/sessions/{session}"
+    async with system.http.get(url) as answer:
+        return int((await answer.json())["archived_turns"]) if answer.status == 200 else 0
+
+
+async def evict(system: System, session: str, turns: int, *, fill: Sequence[str]) -> None:
+    """Talk of other things until so many of a session's turns are archived."""
+    for attempt in range(8):
+        for number, text in enumerate(fill):
+            name = f"filler-{session}-{attempt}-{number}"
+            said = [{"role": "user", "content": f"{name} {text}"}]
+            await ask(system, system.frontend, said, name, max_tokens=1)
+        await asyncio.sleep(0.5)
+        if await archived(system, session) >= turns:
+            return
+    raise RuntimeError(f"{session} is not evicted: the cache is too large for what is said")
+
+
+def cpu_s(service: Service) -> float:
+    """Processor time that a process has used."""
+    fields = Path(f"/proc/{service.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
