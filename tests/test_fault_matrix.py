@@ -8,7 +8,7 @@ import pytest
 
 from fault_matrix import Row, Seen, places, rows, verdict
 
-NUM_ROWS = {"W": 12, "S": 8, "M": 9}
+NUM_ROWS = {"W": 12, "S": 8, "M": 9, "G": 6}
 
 
 def test_every_fault_has_a_row_with_its_proof_and_its_tests() -> None:
