@@ -28,11 +28,14 @@ DEFAULT_BUILD_DIR = Path("build")
 
 
 @app.command()
-def demo(build_dir: BuildDir = DEFAULT_BUILD_DIR) -> None:
+def demo(
+    build_dir: BuildDir = DEFAULT_BUILD_DIR,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
     """Run the whole path once and write BUILD_DIR/demo.json; exits 1 where a part of it failed."""
     from shepherd_cli.demo import run_demo  # noqa: PLC0415  keeps `--help` quick
 
-    passed = _run(run_demo(_made(build_dir), Console()))
+    passed = _run(run_demo(_made(build_dir), as_json=as_json))
     raise typer.Exit(0 if passed else 1)
 
 
@@ -47,6 +50,22 @@ def up(build_dir: BuildDir = DEFAULT_BUILD_DIR) -> None:
         console.print(text, highlight=False, soft_wrap=True)  # a command must not be broken
 
     _run(run_up(_made(build_dir), console, say))
+
+
+@app.command()
+def chat(
+    url: Annotated[str, typer.Option(help="The gateway, or a frontend, without /v1.")],
+    model: Annotated[str, typer.Option(help="Its model; the first by default.")] = "",
+    session: Annotated[str, typer.Option(help="Name of the conversation.")] = "me",
+    memory: Annotated[str, typer.Option(help="The memory service.")] = "",
+    worker: Annotated[list[str] | None, typer.Option(help="A worker's status server.")] = None,
+) -> None:
+    """Talk to a model; /memory, /facts and /cache look behind it."""
+    from shepherd_cli.talk import Places, run_chat  # noqa: PLC0415  keeps `--help` quick
+
+    bare = tuple(each.rstrip("/") for each in (url, memory, *(worker or ())))
+    places = Places(bare[0], model, session, bare[1], bare[2:])
+    raise typer.Exit(run_chat(places, Console()))
 
 
 @app.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,24 +26,36 @@ class Conversation:
 
     http: aiohttp.ClientSession
     url: str
-    """The frontend, without /v1."""
+    """The frontend or the gateway, without /v1."""
     model: str
     session_id: str = ""
     max_tokens: int = 48
     messages: list[Message] = field(default_factory=list)
+    recalls: list[str] = field(default_factory=list)
+    """What the model looked up for the last answer; a gateway tells it."""
+    num_notices: int = 0
+    """NOTICEs that stood in the last request; a gateway tells it."""
 
     async def say(self, text: str) -> AsyncIterator[str]:
         """Send a user message; yields the answer as it comes and keeps both in the history.
 
+        Where the request fails or is given up, the history is as before.
+
         Raises:
             ChatError: the request was refused or broke.
         """
-        self.messages.append({"role": "user", "content": text})
+        asked: Message = {"role": "user", "content": text}
         answer = ""
-        async for piece in stream_chat(self, self.messages):
+        async for piece in stream_chat(self, [*self.messages, asked]):
             answer += piece
             yield piece
-        self.messages.append({"role": "assistant", "content": answer})
+        self.messages += (asked, {"role": "assistant", "content": answer})
+
+    def note(self, headers: Mapping[str, str]) -> None:
+        """Take from an answer's headers what the gateway did."""
+        self.recalls.clear()
+        told = headers.get("x-shepherd-notices", "")
+        self.num_notices = int(told) if told.isdecimal() else 0
 
 
 async def stream_chat(chat: Conversation, messages: list[Message]) -> AsyncIterator[str]:
@@ -59,17 +71,22 @@ async def stream_chat(chat: Conversation, messages: list[Message]) -> AsyncItera
         "temperature": 0,
         "max_tokens": chat.max_tokens,
     }
-    headers = {"x-dynamo-session-id": chat.session_id} if chat.session_id else {}
+    headers = {"x-shepherd-show-recall": "true"}
+    if chat.session_id:
+        headers["x-dynamo-session-id"] = chat.session_id
     url = chat.url + "/v1/chat/completions"
     async with chat.http.post(url, json=body, headers=headers) as response:
         if response.status != 200:
             raise ChatError(response.status, await response.text())
+        chat.note(response.headers)
         async for event in server_sent_events(response.content):
             if "error" in event:
                 raise ChatError(500, str(event["error"]))
             for choice in event.get("choices", ()):
-                piece = choice["delta"].get("content")
-                if piece:
+                delta = choice["delta"]
+                if recall := delta.get("reasoning_content"):
+                    chat.recalls.append(recall.strip())
+                if piece := delta.get("content"):
                     yield piece
 
 

@@ -80,7 +80,7 @@ class Stack:
             *args,
         )
         service = Service(process, f"http://127.0.0.1:{port}")
-        await process.until(lambda: self._answers(service.url + "/v1/models"), timeout_s=60)
+        await process.until(lambda: self.answers(service.url + "/v1/models"), timeout_s=60)
         return service
 
     async def worker(
@@ -103,7 +103,7 @@ class Stack:
         ports = ("--http-port", str(port), "--admin-port", str(free_port()))
         process = await self._start("memory", "shepherd_memory", *ports, "--data-dir", data, *args)
         service = Service(process, f"http://127.0.0.1:{port}")
-        await process.until(lambda: self._answers(service.url + "/live"), timeout_s=60)
+        await process.until(lambda: self.answers(service.url + "/live"), timeout_s=60)
         return service
 
     async def gateway(self, frontend: Service, memory: Service | None, *args: str) -> Service:
@@ -115,13 +115,13 @@ class Stack:
             "gateway", "shepherd_gateway", *where, "--admin-port", "none", *args
         )
         service = Service(process, f"http://127.0.0.1:{port}")
-        await process.until(lambda: self._answers(service.url + "/live"), timeout_s=60)
+        await process.until(lambda: self.answers(service.url + "/live"), timeout_s=60)
         return service
 
     async def ready(self, service: Service) -> None:
         """Wait until a worker's `/health` says 200."""
         await service.process.until(
-            lambda: self._answers(service.url + "/health"), timeout_s=START_TIMEOUT_S
+            lambda: self.answers(service.url + "/health"), timeout_s=START_TIMEOUT_S
         )
 
     async def model_served(self, frontend: Service, model: str) -> None:
@@ -169,7 +169,8 @@ class Stack:
         self._started.append(process)
         return process
 
-    async def _answers(self, url: str) -> bool:
+    async def answers(self, url: str) -> bool:
+        """Whether something says 200 at a URL, within two seconds."""
         try:
             async with self.http.get(url, timeout=aiohttp.ClientTimeout(total=2)) as response:
                 return response.status == 200

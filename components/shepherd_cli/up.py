@@ -53,20 +53,27 @@ async def run_up(build_dir: Path, console: Console, say: Callable[[str], None]) 
     async with Stack(build_dir / "up") as stack:
         with console.status("starting frontend, memory, two workers and the gateway"):
             running = await start(stack, MODEL_DIR, num_kv_blocks=64)
-        say(_welcome(running, stack.run_dir))
+        page = running.memory.url + "/ui"
+        has_page = await stack.answers(page)
+        say(_welcome(running, stack.run_dir, page if has_page else ""))
         dead = await stack.any_ended()
         say(f"{dead.name} ended with {dead.exit_code}; its log is {dead.log_path}")
 
 
-def _welcome(running: Running, run_dir: Path) -> str:
+def _welcome(running: Running, run_dir: Path, page: str) -> str:
     prefill, decode = running.workers
+    workers = f"--worker {prefill.url} --worker {decode.url}"
+    shown = f"memory page  {page}\n" if page else ""
     return f"""\
 OpenAI API   {running.gateway.url}/v1     model {MODEL_NAME}
 frontend     {running.frontend.url}/v1     Dynamo's own: no NOTICE, no recall
-memory       {running.memory.url}/v1/sessions
+{shown}memory       {running.memory.url}/v1/sessions
 prefill      {prefill.url}/health  /metrics
 decode       {decode.url}/health  /metrics
 logs         {run_dir}
+
+Talk:
+  shepherd chat --url {running.gateway.url} --memory {running.memory.url} {workers}
 
 Try:
   curl -s {running.gateway.url}/v1/chat/completions -H 'content-type: application/json' \\

@@ -44,16 +44,25 @@ def shepherd(*args: str) -> subprocess.Popen[str]:
 
 
 def test_the_demo_sees_the_whole_path_and_leaves_no_process_behind(build_dir: Path) -> None:
-    demo = shepherd("demo", "--build-dir", str(build_dir))
+    demo = shepherd("demo", "--json", "--build-dir", str(build_dir))
     out, _ = demo.communicate(timeout=200)
 
     assert demo.returncode == 0, out
+    assert (build_dir / "demo.json").read_text() in out
     report = json.loads((build_dir / "demo.json").read_text())
-    assert report["search_hit"] is True
-    assert report["disaggregated_equals_aggregated"] is True
+    for seen in (
+        "search_hit",
+        "disaggregated_equals_aggregated",
+        "kv_blocks_moved",
+        "told_by_notice",
+        "recalled_by_search",
+        "answered_right",
+    ):
+        assert report[seen] is True
     for count in ("blocks_stored", "blocks_removed", "turns_archived", "notices", "seconds"):
         assert report[count] > 0
-    assert "NOTICE: Conversation regarding" in out
+    assert 'NOTICE: Conversation regarding "My cat is called Tibbles."' in out
+    assert "Your cat is called Tibbles." in out.partition("Ada is back")[2]
     assert children_of(build_dir / "demo") == []
 
 

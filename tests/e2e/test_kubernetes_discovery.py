@@ -26,7 +26,7 @@ async def probed(api: KubeApi, stack: Stack, worker: Service) -> AsyncIterator[N
 
     async def probe() -> None:
         while True:
-            ready = await stack._answers(worker.url + "/health")
+            ready = await stack.answers(worker.url + "/health")
             api.set_ready(POD, ready=ready)
             await asyncio.sleep(0.2)
 
@@ -72,7 +72,7 @@ async def test_a_frontend_and_the_memory_find_a_worker_whose_pod_became_ready(
             answer = await client.chat([{"role": "user", "content": "hello"}], session="s-1")
 
             async def followed() -> bool:
-                if not await stack._answers(memory.url + "/health"):
+                if not await stack.answers(memory.url + "/health"):
                     return False
                 return bool((await stack.get_json(memory.url + "/health"))["streams"])
 

@@ -308,7 +308,7 @@ def on_gpu(number: int) -> dict[str, Any]:
 
 async def ready(stack: Stack, worker: Service) -> None:
     """A model of this size takes its time to load, and longer to be downloaded."""
-    await eventually(lambda: stack._answers(worker.url + "/health"), timeout_s=600)
+    await eventually(lambda: stack.answers(worker.url + "/health"), timeout_s=600)
 
 
 async def test_dynamos_frontend_is_answered(stack: Stack) -> None:
