@@ -79,8 +79,10 @@ class Administration:
         """Copy every archive into a new directory below `data_dir/backups`; returns it.
 
         Raises:
-            ConflictError: there is one of this name.
+            ConflictError: there is one of this name, or the archive is in a database.
         """
+        if self.config.uses_postgres:
+            raise ConflictError("name", "the archive is in PostgreSQL: copy it with pg_dump")
         stamp = datetime.fromtimestamp(self.means.clocks.unix_ns() / 1e9, UTC)
         directory = self.config.data_path / "backups" / (name or f"{stamp:%Y%m%dT%H%M%SZ}")
         try:
