@@ -55,13 +55,13 @@ def figures(rounds: int) -> list[Figure]:
 
 
 def _compared(ours: PostgresArchives, peers: SqliteArchives, rounds: int) -> list[Figure]:
-    archive, peer = ours.of("t"), peers.of("t")
+    stores: tuple[Archive, Archive] = (ours.of("t"), peers.of("t"))
     turns, loaded, rows = spoken(max(SIZES)), 0, list[Figure]()
     for size in SIZES:
         rates: tuple[list[float], list[float]] = ([], [])
         while loaded < size:
             some = list(islice(turns, BATCH))
-            for store, rate in zip((archive, peer), rates, strict=True):
+            for store, rate in zip(stores, rates, strict=True):
                 rate.append(len(some) / _seconds(lambda: archive_all(store, some, batch=BATCH)))  # noqa: B023  called at once
             loaded += len(some)
         rows.append(
@@ -72,14 +72,13 @@ def _compared(ours: PostgresArchives, peers: SqliteArchives, rounds: int) -> lis
                 unit="turns/s",
             )
         )
-        rows += _searched(size, archive, peer, rounds)
+        rows += _searched(size, stores, rounds)
     peers.close()
     return rows
 
 
-def _searched(size: int, archive: Archive, peer: Archive, rounds: int) -> list[Figure]:
+def _searched(size: int, stores: tuple[Archive, Archive], rounds: int) -> list[Figure]:
     """Both in turns, each once before its time is taken."""
-    stores = (archive, peer)
     searchers = Searcher(), Searcher()
     for store, searcher in zip(stores, searchers, strict=True):
         searcher.search(store, Question("w1", 10))
