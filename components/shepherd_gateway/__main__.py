@@ -12,6 +12,7 @@ import uvloop
 from shepherd_config import OptionError
 from shepherd_gateway.config import GatewayConfig, load_config
 from shepherd_gateway.service import serve
+from shepherd_telemetry.logs import log_json
 
 log = logging.getLogger("shepherd_gateway")
 
@@ -28,6 +29,8 @@ def main() -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    if resolved.config.logs_json:
+        log_json()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(resolved.config))
@@ -38,13 +41,18 @@ def main() -> int:
 
 async def _run(config: GatewayConfig) -> None:
     """Serve until SIGTERM or SIGINT; a second one ends the wait for running answers."""
-    serving = asyncio.ensure_future(serve(config, on_ready=lambda url: log.info("serving %s", url)))
+    spans = config.spans("gateway")
+    serving = asyncio.ensure_future(
+        serve(config, spans=spans, on_ready=lambda url: log.info("serving %s", url))
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
     try:
         await serving
     except asyncio.CancelledError:
         log.info("stopped")
+    finally:
+        await asyncio.to_thread(spans.close)
 
 
 def _end(message: str, exit_code: int) -> int:

@@ -14,6 +14,7 @@ from shepherd_auth.rate_limit import RateLimiter
 from shepherd_auth.tenant_salts import TenantSalts
 from shepherd_gateway.errors import BadRequestError
 from shepherd_gateway.metrics import Metrics
+from shepherd_telemetry.trace_context import current_traceparent
 
 SESSION_HEADERS = ("x-dynamo-session-id", "x-session-id")
 """Where a session's name may stand, the first one first; else in `metadata.session_id`."""
@@ -92,6 +93,8 @@ def session_of(headers: Mapping[str, str], body: Mapping[str, Any]) -> str:
 def forwarded(headers: Mapping[str, str], session: str) -> dict[str, str]:
     """The headers that go upstream."""
     sent = {field: value for field in FORWARDED if (value := headers.get(field))}
+    if trace := current_traceparent():
+        sent["traceparent"] = trace
     return {**sent, "x-dynamo-session-id": session} if session else sent
 
 

@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 from shepherd_auth.options import AccessOptions
 from shepherd_config import OptionError, Resolved, load, option
 from shepherd_gateway.context import OnEviction, Policy
+from shepherd_telemetry.options import TelemetryOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GatewayConfig(AccessOptions):
+class GatewayConfig(AccessOptions, TelemetryOptions):
     """Everything that can be said to the gateway; see `--help`."""
 
     upstream: tuple[str, ...] = option(
@@ -150,6 +151,7 @@ def load_config(
     )
     config = resolved.config
     config.check_access(http_host=config.http_host, admin_host=config.admin_host)
+    config.check_telemetry()
     if not config.upstream:
         raise OptionError("--upstream", "", "at least one URL")
     for url in config.upstream:

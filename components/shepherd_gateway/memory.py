@@ -22,6 +22,7 @@ from yarl import URL
 from shepherd_gateway.archived import NOTHING, KeptTurn, SessionNotice, SessionView
 from shepherd_gateway.breaker import Breaker
 from shepherd_gateway.errors import MemoryRefusedError, MemoryUnavailableError
+from shepherd_telemetry.trace_context import current_traceparent
 
 MAX_VIEWS = 1000
 """Sessions whose archived turns are kept here; the one unused for longest goes first."""
@@ -200,6 +201,8 @@ class HttpMemory:
         if not self._breaker.allows(self._now_s()):
             raise MemoryUnavailableError("it failed lately and is not asked just now")
         headers = {"x-shepherd-tenant": tenant} if self._names_tenants else {}
+        if trace := current_traceparent():
+            headers["traceparent"] = trace
         data = None
         if body is not None:
             data = BytesIO(msgspec.json.encode(body))

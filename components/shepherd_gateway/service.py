@@ -22,9 +22,17 @@ from shepherd_gateway.metrics import Metrics
 from shepherd_gateway.preparation import Preparation
 from shepherd_gateway.upstream import Upstream
 from shepherd_http.server import listen, serve_http, url_of
+from shepherd_telemetry.http import TracedHttp
+from shepherd_telemetry.process_metrics import ProcessMetrics
+from shepherd_telemetry.spans import NO_SPANS, Spans
 
 
-async def serve(config: GatewayConfig, *, on_ready: Callable[[str], None] = lambda _: None) -> None:
+async def serve(
+    config: GatewayConfig,
+    *,
+    spans: Spans = NO_SPANS,
+    on_ready: Callable[[str], None] = lambda _: None,
+) -> None:
     """Run until cancelled; `on_ready` is told the URL as soon as requests are accepted.
 
     Raises:
@@ -36,6 +44,7 @@ async def serve(config: GatewayConfig, *, on_ready: Callable[[str], None] = lamb
         admin = None
         if config.admin_port is not None:
             admin = opened.enter_context(closing(listen(config.admin_host, config.admin_port)))
+        process = await opened.enter_async_context(ProcessMetrics(metrics.registry, "gateway"))
         upstream = await opened.enter_async_context(
             Upstream(
                 config.upstream,
@@ -59,16 +68,23 @@ async def serve(config: GatewayConfig, *, on_ready: Callable[[str], None] = lamb
             metrics=metrics,
             health=health,
         )
+
+        def drain() -> None:
+            process.ready.set(0)
+            health.drain()
+
         tasks = await opened.enter_async_context(asyncio.TaskGroup())
         drain_s = config.drain_timeout_s
         tasks.create_task(
-            serve_http(gateway.app(), public, health.drain, closing_s=drain_s), name="http"
+            serve_http(TracedHttp(gateway.app(), spans), public, drain, closing_s=drain_s),
+            name="http",
         )
         if admin is not None:
             tasks.create_task(
                 serve_http(gateway.admin_app(), admin, lambda: None, closing_s=drain_s),
                 name="admin",
             )
+        process.ready.set(1)
         on_ready(url_of(public))
 
 

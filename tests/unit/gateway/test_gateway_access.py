@@ -157,3 +157,14 @@ def test_with_keys_the_memory_needs_one_too(keys: Keys) -> None:
     with pytest.raises(OptionError, match="--memory-key-file"):
         load_config(argv, {})
     load_config([*argv, "--memory", "none"], {})
+
+
+async def test_a_trace_goes_on_to_the_frontend_and_the_process_says_what_it_is() -> None:
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with house() as door:
+        await door.post({"messages": [QUESTION]}, traceparent=trace)
+        metrics = await door.metrics()
+
+        assert door.frontend.headers[0]["traceparent"].split("-")[1] == trace.split("-")[1]
+        assert metrics["shepherd_ready"] == 1
+        assert any('component="gateway"' in name for name in metrics)
