@@ -85,6 +85,7 @@ class Following:
             keys=given.config.tenant_keys(),
         )
         self._consumer, self._applier = consumer, applier
+        given.metrics.follows_streams.set(1)
 
     async def run(self) -> None:
         """Read and apply until cancelled; after `begin`, once."""
@@ -96,6 +97,7 @@ class Following:
                 tasks.create_task(self._readers.run(), name="streams")
         finally:
             self._consumer = self._applier = self._readers = None
+            self._sources.metrics.follows_streams.set(0)
 
     def is_begun(self) -> bool:
         """Whether this process follows the streams."""

@@ -72,6 +72,10 @@ class Metrics:
             "shepherd_memory_store_up", "1 while batches can be committed, 0 while streams wait."
         )
         self.store_up.set(1)
+        self.follows_streams = self._gauge(
+            "shepherd_memory_follows_streams",
+            "1 on the replica that follows the streams, 0 on those that only answer.",
+        )
         self.backlog = self._gauge(
             "shepherd_memory_backlog", "Frames received that wait to be applied."
         )
