@@ -47,6 +47,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("directory", type=Path)
     parser.add_argument("--namespace", default="shepherd", help="of Kubernetes")
+    parser.add_argument(
+        "--postgres-ca",
+        type=Path,
+        help="certificate of your PostgreSQL's authority, if you use one",
+    )
     parser.add_argument("--tenant", default="acme", help="whose API key is made and printed")
     asked = parser.parse_args()
     if asked.directory.exists():
@@ -55,6 +60,8 @@ def main() -> int:
     asked.directory.mkdir(mode=0o700, parents=True)
     _random(asked.directory)
     _brokers(asked.directory, asked.namespace)
+    if asked.postgres_ca:
+        _archive(asked.directory, asked.postgres_ca.read_bytes())
     print(_api_keys(asked.directory, asked.tenant))
     return 0
 
@@ -83,6 +90,25 @@ def _api_keys(directory: Path, tenant: str) -> str:
         _put(directory, "shepherd-access", "api-keys", path.read_bytes())
     _put(directory, "shepherd-gateway-key", "key", gateway)
     return client
+
+
+def _archive(directory: Path, ca: bytes) -> None:
+    """Passwords for the two roles; `roles.sql` makes the roles and is no Secret."""
+    owner, service = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
+    url = (
+        f"postgresql://shepherd_owner:{owner}@postgres.databases.svc:5432/shepherd"
+        "?sslmode=verify-full&sslrootcert=/run/secrets/archive/ca.crt"
+    )
+    _put(directory, "shepherd-archive", "password", service)
+    _put(directory, "shepherd-archive", "owner-url", url)
+    _put(directory, "shepherd-archive", "ca.crt", ca)
+    roles = directory / "roles.sql"
+    roles.touch(mode=0o600)
+    roles.write_text(
+        f"CREATE ROLE shepherd_owner LOGIN PASSWORD '{owner}';\n"
+        f"CREATE ROLE shepherd_memory LOGIN PASSWORD '{service}';\n"
+        "CREATE DATABASE shepherd OWNER shepherd_owner;\n"
+    )
 
 
 def _brokers(directory: Path, namespace: str) -> None:

@@ -14,8 +14,9 @@ ROOT = Path(__file__).parents[2]
 
 def make_secrets(directory: Path) -> str:
     """Run the script; what it printed."""
+    script = str(ROOT / "scripts" / "make_deploy_secrets.py")
     done = subprocess.run(
-        [sys.executable, str(ROOT / "scripts" / "make_deploy_secrets.py"), str(directory)],
+        [sys.executable, script, str(directory), "--postgres-ca", str(ROOT / "LICENSE")],
         cwd=ROOT,
         env={"PYTHONPATH": str(ROOT / "components"), "PATH": "/usr/bin:/bin"},
         capture_output=True,
@@ -34,4 +35,5 @@ def sample_secrets() -> Mapping[str, Mapping[str, bytes]]:
         return {
             secret.name: {key.name: key.read_bytes() for key in secret.iterdir()}
             for secret in made.iterdir()
+            if secret.is_dir()
         }
