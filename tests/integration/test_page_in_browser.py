@@ -172,6 +172,31 @@ async def test_an_eviction_appears_without_reloading_and_disturbs_nobody(
         await expect(page.locator(".turn.archived")).to_have_count(3)
 
 
+async def test_what_somebody_has_selected_stays_until_they_let_go_of_it(
+    browser: Browser, changing: House
+) -> None:
+    async with reading(browser, changing.url) as reader:
+        page = reader.page
+        await reader.go("/session?id=trip-to-lisbon")
+        await expect(page.locator("#live")).to_have_class(re.compile("connected"))
+        await page.locator(".turn h3").first.select_text()
+        async with page.expect_event("console", lambda said: said.text == "told"):
+            await page.evaluate(
+                """() => {
+                    const told = new EventSource(document.body.dataset.liveUrl);
+                    told.addEventListener("change", () => { told.close(); console.log("told"); });
+                    told.addEventListener("open", () => document.body.classList.add("hears"));
+                }"""
+            )
+            await expect(page.locator("body.hears")).to_have_count(1)
+            evict(changing, blocks_of(LISBON)[:25])
+        assert await page.evaluate("getSelection().toString()") == LISBON[0][1]
+        assert await page.locator(".turn.archived").count() == 0
+
+        await page.evaluate("getSelection().empty()")
+        await expect(page.locator(".turn.archived")).to_have_count(1)
+
+
 async def test_a_turn_that_moves_to_another_tier_is_followed_on_the_overview(
     browser: Browser, changing: House
 ) -> None:

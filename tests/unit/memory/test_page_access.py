@@ -306,6 +306,8 @@ async def test_without_credentials_the_page_is_open_to_this_machine_alone(tmp_pa
         async with browser.client:
             page = await browser.get("/")
 
+            _, answer = await browser.ask("GET", "", 307)
+            assert answer.headers["location"] == f"{door.url}/ui/"
             assert "Sign out" not in page
             assert "w1/0 device" in page
             _, answer = await browser.ask("GET", "/sign-in", 303)

@@ -82,13 +82,17 @@ const refresh = async () => {
       if (fresh !== null) replaced(old, fresh);
     }
   } catch {
-    again = true;
+    button.classList.remove("connected");
   } finally {
     setTimeout(() => {
       asking = false;
-      if (again && source !== null) refresh();
+      catchUp();
     }, PAUSE_MS);
   }
+};
+
+const catchUp = () => {
+  if (again && !asking && source !== null && !selects()) refresh();
 };
 
 const listen = () => {
@@ -114,6 +118,7 @@ if (url && button) {
     else pause();
     button.setAttribute("aria-pressed", String(source !== null));
   });
+  document.addEventListener("selectionchange", catchUp);
   window.addEventListener("pagehide", () => source?.close());
   listen();
 }
