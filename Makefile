@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help venv demo up test test-faults soak lint types proto observability bench clean
+.PHONY: help venv demo up test test-faults soak lint types proto observability bench sbom clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -55,6 +55,12 @@ bench: $(READY) ## run benchmarks: make bench NAME=engine
 	@grep -qs '__main__' benchmarks/$(subst -,_,$(NAME)).py || { \
 	    echo "NAME='$(NAME)': expected one of:" $$(grep -l __main__ benchmarks/*.py | xargs -n1 basename -s .py); exit 2; }
 	$(BIN)/python -m benchmarks.$(subst -,_,$(NAME))
+
+sbom: $(READY)  ## write build/sbom.json: what is installed, as CycloneDX
+	test -x build/sbom/bin/cyclonedx-py || { \
+	    $(PYTHON) -m venv build/sbom && build/sbom/bin/pip install --quiet cyclonedx-bom==7.5.0; }
+	build/sbom/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+	    -o build/sbom.json $(BIN)/python
 
 clean:          ## remove what make made
 	rm -rf .venv build

@@ -22,7 +22,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MATRIX = ROOT / "docs" / "faults.md"
 REPORT = ROOT / "build" / "faults.json"
-_ROW = re.compile(r"^\| ([WSMG]\d+) \| (.+) \| (.+) \| (.+) \| (.+) \|$", re.MULTILINE)
+_ROW = re.compile(r"^\| ([WSMGU]\d+) \| (.+) \| (.+) \| (.+) \| (.+) \|$", re.MULTILINE)
 _NAME = re.compile(r"`(test_\w+)`")
 
 

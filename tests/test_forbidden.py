@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -162,9 +163,14 @@ hmac.compare_digest(secret, other_secret)
 """
 
 
+@cache
+def nodes(text: str) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(text)))
+
+
 def found(rule: Callable[[ast.AST], bool], text: str) -> Iterator[int]:
     """The lines at which a rule is broken."""
-    return (getattr(node, "lineno", 1) for node in ast.walk(ast.parse(text)) if rule(node))
+    return (getattr(node, "lineno", 1) for node in nodes(text) if rule(node))
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
