@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 
 import pytest
 
 from fault_matrix import Row, Seen, places, rows, verdict
 
-NUM_ROWS = {"W": 12, "S": 8, "M": 9, "G": 6}
+NUM_ROWS = {"W": 12, "S": 8, "M": 9, "G": 6, "U": 3}
 
 
 def test_every_fault_has_a_row_with_its_proof_and_its_tests() -> None:
@@ -28,6 +29,17 @@ def test_the_tests_of_a_fault_exist_and_are_collected(row: Row) -> None:
 
         assert found, f"{name} is nowhere in tests/"
         assert all(file.startswith("test_") for file in found), f"{name} is not collected"
+
+
+def test_every_test_that_names_a_row_of_the_gateway_stands_in_it() -> None:
+    named = {row.row: set(row.tests) for row in rows()}
+    missing = [
+        name
+        for name in places()
+        if (about := re.match(r"test_g(\d)_", name)) and name not in named[f"G{about[1]}"]
+    ]
+
+    assert missing == []
 
 
 def test_a_row_is_as_expected_only_when_everything_ran_and_passed() -> None:

@@ -17,7 +17,13 @@ from shepherd_cli.stack import Service, Stack
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
-OPENED_BY_DYNAMOS_EVENT_PLANE = {"frontend": 2, "memory": 0, "prefill": 2, "decode": 1}
+OPENED_BY_DYNAMOS_EVENT_PLANE = {
+    "frontend": 2,
+    "memory": 0,
+    "prefill": 2,
+    "decode": 1,
+    "gateway": 0,
+}
 
 
 async def whole_system(stack: Stack, model_dir: Path) -> dict[str, Service]:
@@ -29,7 +35,9 @@ async def whole_system(stack: Stack, model_dir: Path) -> dict[str, Service]:
             tasks.create_task(stack.worker("prefill", *model, "--role", "prefill")),
             tasks.create_task(stack.worker("decode", *model, "--role", "decode")),
         ]
-    return {task.result().process.name: task.result() for task in started}
+    services = {task.result().process.name: task.result() for task in started}
+    gateway = await stack.gateway(services["frontend"], services["memory"])
+    return services | {"gateway": gateway}
 
 
 def beyond_loopback(service: Service) -> set[tuple[str, int]]:
