@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shepherd_cli.observability.dashboards import Board, Panel, Query
+from shepherd_cli.observability.gateway_board import GATEWAY
 from shepherd_cli.observability.queries import now, quantiles, rate, rates, share
 
 _W, _S, _R, _M = "shepherd_worker", "shepherd_stream", "shepherd_stream_reader", "shepherd_memory"
@@ -382,4 +383,4 @@ MEMORY = Board(
     ),
 )
 
-BOARDS = (OVERVIEW, WORKER, STREAM, MEMORY)
+BOARDS = (OVERVIEW, WORKER, STREAM, MEMORY, GATEWAY)

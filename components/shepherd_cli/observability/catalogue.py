@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from shepherd_events.foreign.msgpack_counters import MsgpackCounters
 from shepherd_events.publisher import PublisherCounters
+from shepherd_gateway.metrics import Metrics as GatewayMetrics
 from shepherd_memory.metrics import Metrics
 from shepherd_telemetry.process_metrics import ProcessMetrics
 from shepherd_worker.engine.protocol import EngineStats, KvStoreStats
@@ -61,9 +62,17 @@ def memory_registry() -> CollectorRegistry:
     return metrics.registry
 
 
+def gateway_registry() -> CollectorRegistry:
+    """The gateway's."""
+    metrics = GatewayMetrics()
+    ProcessMetrics(metrics.registry, "gateway")
+    return metrics.registry
+
+
 REGISTRIES: dict[str, Callable[[], CollectorRegistry]] = {
     "worker": worker_registry,
     "memory": memory_registry,
+    "gateway": gateway_registry,
 }
 """By component."""
 

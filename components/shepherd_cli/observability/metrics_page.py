@@ -15,7 +15,12 @@ Every process answers `/metrics` in Prometheus's text format. Names are in base 
 histogram has `_bucket`, `_sum` and `_count`. No label grows with sessions, tenants or requests. A worker's `/metrics`
 holds Dynamo's own series (`dynamo_...`) as well. How to scrape, see and be told of them: [observe.md](observe.md).
 """
-_TITLES = {"every process": "Every process", "worker": "Worker", "memory": "Memory service"}
+_TITLES = {
+    "every process": "Every process",
+    "worker": "Worker",
+    "memory": "Memory service",
+    "gateway": "Gateway",
+}
 
 
 def page(components: Mapping[str, Iterable[Series]]) -> str:
