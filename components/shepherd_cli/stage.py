@@ -21,6 +21,9 @@ from rich.text import Text
 MAX_LINES = 200
 """Kept of each side; a terminal shows the last of them."""
 
+_BESIDE_BAR = 20
+"""Characters of a cache's line that are no bar."""
+
 
 @dataclass(frozen=True, slots=True)
 class CacheShown:
@@ -31,12 +34,13 @@ class CacheShown:
     removed: int
     capacity: int
 
-    def line(self) -> Text:
-        """A bar and what came and went."""
-        resident = self.stored - self.removed
+    def line(self, max_cells: int) -> Text:
+        """A bar of at most so many characters, and what came and went."""
+        cells = max(1, min(self.capacity, max_cells))
+        filled = min(cells, -(-(self.stored - self.removed) * cells // self.capacity))
         line = Text(f"{self.role:<8}", style="dim")
-        line.append("█" * resident, "green")
-        line.append("░" * max(0, self.capacity - resident), "dim")
+        line.append("█" * filled, "green")
+        line.append("░" * (cells - filled), "dim")
         line.append(f" +{self.stored}", "green")
         return line.append(f" -{self.removed}", "red")
 
@@ -102,7 +106,7 @@ class PlainStage:
     def caches(self, shown: Sequence[CacheShown]) -> None:
         """See `Stage`."""
         for each in shown:
-            self._print(Text("        ") + each.line())
+            self._print(Text("        ") + each.line(each.capacity))
 
     def remembers(self, text: str, style: str = "") -> None:
         """See `Stage`."""
@@ -118,9 +122,10 @@ class LiveStage:
     def __init__(self, console: Console) -> None:
         self._said: deque[Text] = deque(maxlen=MAX_LINES)
         self._answer = Text()
-        self._caches: list[Text] = []
+        self._caches: tuple[CacheShown, ...] = ()
         self._remembered: deque[Text] = deque(maxlen=MAX_LINES)
         self._title = ""
+        self._console = console
         self._live = Live(
             console=console, get_renderable=self.picture, refresh_per_second=12, screen=False
         )
@@ -149,7 +154,7 @@ class LiveStage:
 
     def caches(self, shown: Sequence[CacheShown]) -> None:
         """See `Stage`."""
-        self._caches = [each.line() for each in shown]
+        self._caches = tuple(shown)
 
     def remembers(self, text: str, style: str = "") -> None:
         """See `Stage`."""
@@ -157,11 +162,12 @@ class LiveStage:
 
     def picture(self) -> Layout:
         """Both sides as they are now."""
-        console = self._live.console
-        height = max(12, console.height - 1)
-        width = max(20, console.width // 2 - 4)
+        height = max(12, self._console.height - 1)
+        width = max(20, self._console.width // 2 - 4)
         said = [*self._said, self._answer] if self._answer else list(self._said)
-        cache = Panel(Group(*self._caches), title="KV cache")
+        cache = Panel(
+            Group(*(each.line(width - _BESIDE_BAR) for each in self._caches)), title="KV cache"
+        )
         memory = _last(self._remembered, width, height - len(self._caches) - 4)
         layout = Layout(size=height)
         layout.split_row(Layout(name="left"), Layout(name="right"))
