@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 	    -e '.[torch,guided,nats,postgres,encryption,jwt,mcp,otel]' --group dev
 	touch $@
 
-demo: $(READY)  ## run the whole path once, in about a minute
+demo: $(READY)  ## tell the story once, in about two minutes
 	$(BIN)/shepherd demo
 
 up: $(READY)    ## run the whole system until Ctrl-C
