@@ -19,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 	    -e '.[torch,guided,nats,postgres,encryption,jwt,mcp,otel]' --group dev
 	touch $@
 
-demo: $(READY)  ## tell the story once, in about two minutes
+demo: $(READY)  ## tell the story once, in under a minute
 	$(BIN)/shepherd demo
 
 up: $(READY)    ## run the whole system until Ctrl-C
