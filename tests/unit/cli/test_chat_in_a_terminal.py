@@ -106,6 +106,7 @@ async def test_what_cannot_be_asked_is_said_and_the_chat_goes_on() -> None:
         await terminal.shows("--memory URL")
         terminal.types("/cache\n")
         await terminal.shows("--worker URL")
+        await terminal.shows("> ")  # Ctrl-D ends where a line is being read, and only there
         terminal.types("\x04")
 
 
