@@ -16,6 +16,11 @@ ROOT = Path(__file__).parents[2]
 INSIDE = """
 mount --make-rprivate / && mount -t tmpfs tmpfs /mnt && mkdir /mnt/root
 mount --rbind / /mnt/root && mount -o remount,ro,bind /mnt/root && mount -t tmpfs tmpfs /mnt/root/tmp
+for needed in "$REPOSITORY" "$ENVIRONMENT"; do
+    [[ "$needed" == /tmp/* ]] || continue
+    mkdir -p "/mnt/root$needed" && mount --rbind "$needed" "/mnt/root$needed"
+    mount -o remount,ro,bind "/mnt/root$needed"
+done
 exec chroot /mnt/root bash -c "$WITHIN"
 """
 WITHIN = f"""
@@ -53,6 +58,7 @@ def test_a_worker_becomes_ready_and_leaves_with_only_tmp_to_write_to() -> None:
             "DYN_FILE_KV": "/tmp/discovery",
             "HF_HUB_OFFLINE": "1",
             "REPOSITORY": str(ROOT),
+            "ENVIRONMENT": sys.prefix,
             "MODEL": str(MODEL_DIR),
             "PORT": str(free_port()),
             "WITHIN": WITHIN,
