@@ -36,7 +36,7 @@ from shepherd_gateway.response_events import streamed
 from shepherd_gateway.seats import NoSeatError, Seats
 from shepherd_gateway.upstream import Upstream
 from shepherd_gateway.work import Ask
-from shepherd_http.limits import BodyLimit, LoopbackHostOnly
+from shepherd_http.limits import LoopbackHostOnly, SizeLimit
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,7 @@ class Gateway:
             exception_handlers={HTTPException: no_such_route},
             middleware=[
                 *([Middleware(LoopbackHostOnly)] if is_open else []),
-                Middleware(BodyLimit, max_bytes=self._limits.max_body_bytes),
+                Middleware(SizeLimit, max_bytes=self._limits.max_body_bytes),
             ],
         )
 

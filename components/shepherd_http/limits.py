@@ -17,6 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shepherd_http.problems import problem
 
 MAX_BODY_BYTES = 1 << 20
+MAX_HEADER_BYTES = 64 << 10
+"""Of all names and values together; h11 has the same limit only where they come in pieces."""
 READING_S = 10.0
 """How long a caller may take to send a request's body."""
 
@@ -53,7 +55,7 @@ class LoopbackHostOnly:
         await app(scope, receive, send)
 
 
-class BodyLimit:
+class SizeLimit:
     """Reads a request's body whole, up to a size and within a time, before it is passed on."""
 
     def __init__(self, app: ASGIApp, max_bytes: int = MAX_BODY_BYTES) -> None:
@@ -61,9 +63,14 @@ class BodyLimit:
         self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the request, or refuse it with 413 or 408."""
+        """Serve the request, or refuse it with 431, 413 or 408."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
+            return
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+            await problem(431, f"the headers are larger than {MAX_HEADER_BYTES} bytes")(
+                scope, receive, send
+            )
             return
         try:
             async with asyncio.timeout(READING_S):

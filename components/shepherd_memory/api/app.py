@@ -18,7 +18,7 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from shepherd_http.limits import BodyLimit, LoopbackHostOnly
+from shepherd_http.limits import LoopbackHostOnly, SizeLimit
 from shepherd_memory.api import facts, notices, problems, recall, sessions, whole
 from shepherd_memory.api.access import Audited, Gate
 from shepherd_memory.api.conditional import IdempotencyKeys
@@ -60,7 +60,7 @@ def bare_app(title: str, gate: Gate) -> FastAPI:
         middleware=[
             *([Middleware(LoopbackHostOnly)] if is_open else []),
             Middleware(Audited, gate=gate),
-            Middleware(BodyLimit),
+            Middleware(SizeLimit),
         ],
     )
     app.state.gate = gate

@@ -262,7 +262,7 @@ async def test_g5_what_is_too_large_or_unreadable_is_refused() -> None:
             async with door.http.post(url, data=io.BytesIO(data)) as answer:
                 assert answer.status == status, data[:20]
         async with door.http.get(f"{door.url}/live", headers={"x": "y" * 200_000}) as answer:
-            assert answer.status == 400
+            assert answer.status in {400, 431}, "h11 refuses them in pieces, we when they are whole"
         assert door.frontend.asked == []
         await door.chat([QUESTION])
 
