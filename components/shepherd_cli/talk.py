@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.text import Text
 
 from shepherd_cli.chat import ChatError, Conversation
-from shepherd_memory.api.models import TurnModel
 from shepherd_memory.client import MemoryClient, MemoryClientError, MemoryUnreachableError
+from shepherd_memory.models import TurnModel
 
 MAX_TOKENS = 512
 PROMPT = "> "

@@ -25,7 +25,7 @@ import aiohttp
 from pydantic import BaseModel
 from yarl import URL
 
-from shepherd_memory.api.models import (
+from shepherd_memory.models import (
     ContextAnswer,
     ErasedModel,
     FactModel,

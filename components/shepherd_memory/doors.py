@@ -35,6 +35,7 @@ from shepherd_memory.delivery import Delivery, deliver_every_tenants
 from shepherd_memory.errors import UnknownItemError
 from shepherd_memory.extraction import Extraction, OpenAiEndpoint
 from shepherd_memory.memory import Means, Memory
+from shepherd_memory.ui.app import ui_app
 from shepherd_memory.webhook import Outwards, WebhookSink
 from shepherd_telemetry.http import TracedHttp
 
@@ -124,6 +125,7 @@ async def _unless_another_does(means: Means, catch_up: Callable[[], Awaitable[No
 
 async def _public(gate: Gate, status: Status, stack: AsyncExitStack) -> ASGIApp:
     app = public_app(gate, status)
+    app.mount("/ui", ui_app(gate))
     try:
         from shepherd_memory.api.mcp_door import add_mcp  # noqa: PLC0415 - an extra
     except ModuleNotFoundError:

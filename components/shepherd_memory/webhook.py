@@ -38,9 +38,9 @@ from shepherd_config.outbound import (
     looks_numeric,
     may_be_reached,
 )
-from shepherd_memory.api.models import NoticeModel
 from shepherd_memory.archive.records import StoredNotice
 from shepherd_memory.delivery import SinkRefusedError, SinkUnavailableError
+from shepherd_memory.models import NoticeModel
 
 TIMEOUT_S = 10.0
 _RETRIED = frozenset({408, 425, 429})

@@ -23,8 +23,8 @@ from shepherd_cli.memory.asking import (
     service_of,
 )
 from shepherd_cli.memory.keys import app as keys_app
-from shepherd_memory.api.models import FactModel, SessionModel, TurnModel
 from shepherd_memory.client import Connection, MemoryClient
+from shepherd_memory.models import FactModel, SessionModel, TurnModel
 
 app = typer.Typer(help="Ask a memory service, and run it.", no_args_is_help=True)
 app.add_typer(keys_app, name="keys")

@@ -19,10 +19,10 @@ from shepherd_auth.identity import Scope
 from shepherd_memory.administration import Administration
 from shepherd_memory.api.access import Gate, Operator
 from shepherd_memory.api.app import Status, bare_app, status_routes
-from shepherd_memory.api.models import StatsModel
 from shepherd_memory.api.parameters import AfterName, Limit
 from shepherd_memory.api.problems import problem_responses
 from shepherd_memory.errors import ConflictError, InvalidParameterError, UnknownItemError
+from shepherd_memory.models import StatsModel
 
 router = APIRouter(prefix="/admin/v1", tags=["admin"], responses=problem_responses(404))
 

@@ -22,7 +22,6 @@ from shepherd_http.limits import LoopbackHostOnly, SizeLimit
 from shepherd_memory.api import facts, notices, problems, recall, sessions, whole
 from shepherd_memory.api.access import Audited, Gate
 from shepherd_memory.api.conditional import IdempotencyKeys
-from shepherd_memory.ui.app import ui_app
 
 OPENAPI_VERSION = "1.0.0"
 """Of the interface; its first number changes when something is taken away."""
@@ -43,7 +42,6 @@ def public_app(gate: Gate, status: Status) -> FastAPI:
     for part in (sessions, recall, facts, notices, whole):
         app.include_router(part.router)
     app.include_router(status_routes(status, detailed=gate.authenticator.is_open))
-    app.mount("/ui", ui_app(gate))
     return app
 
 

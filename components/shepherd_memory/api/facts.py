@@ -6,7 +6,9 @@ from fastapi import APIRouter
 
 from shepherd_memory.api.access import Reader, Writer
 from shepherd_memory.api.conditional import ConditionalRoute
-from shepherd_memory.api.models import (
+from shepherd_memory.api.parameters import AfterName, FactKey, Limit
+from shepherd_memory.api.problems import problem_responses
+from shepherd_memory.models import (
     ClearRequest,
     ErasedModel,
     FactHistory,
@@ -19,8 +21,6 @@ from shepherd_memory.api.models import (
     Removed,
     TurnModel,
 )
-from shepherd_memory.api.parameters import AfterName, FactKey, Limit
-from shepherd_memory.api.problems import problem_responses
 
 router = APIRouter(
     prefix="/v1", tags=["facts"], route_class=ConditionalRoute, responses=problem_responses()

@@ -9,7 +9,6 @@ from fastapi import APIRouter, Header
 from starlette.responses import StreamingResponse
 
 from shepherd_memory.api.access import Reader, Writer
-from shepherd_memory.api.models import NoticeModel, NoticePage
 from shepherd_memory.api.parameters import (
     MAX_INTEGER,
     MAX_PAGE,
@@ -22,6 +21,7 @@ from shepherd_memory.api.parameters import (
 from shepherd_memory.api.problems import problem_responses
 from shepherd_memory.archive.records import NoticeState
 from shepherd_memory.memory import Memory
+from shepherd_memory.models import NoticeModel, NoticePage
 
 PING_S = 15.0
 """An event stream says something at least so often, so that dead readers are noticed."""

@@ -8,14 +8,6 @@ from starlette.requests import Request
 from shepherd_memory import tools
 from shepherd_memory.api.access import Caller, Reader, gate_of
 from shepherd_memory.api.conditional import ConditionalRoute
-from shepherd_memory.api.models import (
-    ContextAnswer,
-    HitModel,
-    SearchAnswer,
-    ToolAnswer,
-    ToolCall,
-    ToolList,
-)
 from shepherd_memory.api.parameters import (
     Hits,
     Neighbours,
@@ -28,6 +20,14 @@ from shepherd_memory.api.parameters import (
 from shepherd_memory.api.problems import problem_responses
 from shepherd_memory.injection import context_of
 from shepherd_memory.metrics import Metrics
+from shepherd_memory.models import (
+    ContextAnswer,
+    HitModel,
+    SearchAnswer,
+    ToolAnswer,
+    ToolCall,
+    ToolList,
+)
 
 router = APIRouter(
     prefix="/v1", tags=["recall"], route_class=ConditionalRoute, responses=problem_responses()

@@ -6,7 +6,9 @@ from fastapi import APIRouter
 
 from shepherd_memory.api.access import Reader, Writer
 from shepherd_memory.api.conditional import ConditionalRoute
-from shepherd_memory.api.models import (
+from shepherd_memory.api.parameters import After, AfterName, ArchiveId, Limit, SessionId
+from shepherd_memory.api.problems import problem_responses
+from shepherd_memory.models import (
     ErasedModel,
     RoomMade,
     RoomRequest,
@@ -15,8 +17,6 @@ from shepherd_memory.api.models import (
     TurnModel,
     TurnPage,
 )
-from shepherd_memory.api.parameters import After, AfterName, ArchiveId, Limit, SessionId
-from shepherd_memory.api.problems import problem_responses
 
 router = APIRouter(
     prefix="/v1", tags=["sessions"], route_class=ConditionalRoute, responses=problem_responses()

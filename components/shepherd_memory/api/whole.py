@@ -10,11 +10,11 @@ from fastapi import APIRouter
 from starlette.responses import StreamingResponse
 
 from shepherd_memory.api.access import Administrator, Reader
-from shepherd_memory.api.models import ErasedModel, FactModel, NoticeModel, StatsModel, TurnModel
 from shepherd_memory.api.parameters import OfSession
 from shepherd_memory.api.problems import problem_responses
 from shepherd_memory.archive.records import Fact, StoredNotice, StoredTurn
 from shepherd_memory.memory import Memory, Record
+from shepherd_memory.models import ErasedModel, FactModel, NoticeModel, StatsModel, TurnModel
 
 router = APIRouter(prefix="/v1", tags=["archive"], responses=problem_responses())
 
