@@ -108,19 +108,31 @@ def option(
 def options_of(config: type) -> dict[str, Option]:
     """The options of a configuration dataclass by field name, in order of declaration.
 
-    A class's own options come before those that it inherits.
+    A class's own options come before those that it inherits.  A class gives an inherited
+    option another default by naming it again, as `http_port: int = 8080`.
     """
     hints = get_type_hints(config)
-    declared = [vars(base).get("__annotations__", {}) for base in config.__mro__]
-    fields = [field for field in dataclasses.fields(config) if "option" in field.metadata]
-    fields.sort(
-        key=lambda field: next(i for i, names in enumerate(declared) if field.name in names)
-    )
-    return {field.name: _option(field, hints[field.name]) for field in fields}
+    found = [(_declaration(config, field.name), field) for field in dataclasses.fields(config)]
+    declared = [(*declaration, field) for declaration, field in found if declaration is not None]
+    declared.sort(key=lambda each: each[0])
+    return {
+        field.name: _option(field, declaration, hints[field.name])
+        for _, declaration, field in declared
+    }
 
 
-def _option(field: dataclasses.Field[Any], hint: Any) -> Option:
-    declared = dict(field.metadata["option"])
+def _declaration(config: type, name: str) -> tuple[int, Mapping[str, Any]] | None:
+    """What was said of an option, and how far up the class that said it is."""
+    for distance, base in enumerate(config.__mro__):
+        if name in vars(base).get("__annotations__", {}):
+            field = vars(base)["__dataclass_fields__"][name]
+            if "option" in field.metadata:
+                return distance, field.metadata["option"]
+    return None
+
+
+def _option(field: dataclasses.Field[Any], declaration: Mapping[str, Any], hint: Any) -> Option:
+    declared = dict(declaration)
     kind, optional = _without_none(hint)
     enum: type[StrEnum] | None = None
     if get_origin(kind) is Literal:

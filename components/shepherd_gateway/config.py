@@ -11,11 +11,12 @@ from urllib.parse import urlsplit
 from shepherd_auth.options import AccessOptions
 from shepherd_config import OptionError, Resolved, load, option
 from shepherd_gateway.context import OnEviction, Policy
+from shepherd_http.options import HttpOptions
 from shepherd_telemetry.options import TelemetryOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GatewayConfig(AccessOptions, TelemetryOptions):
+class GatewayConfig(HttpOptions, AccessOptions, TelemetryOptions):
     """Everything that can be said to the gateway; see `--help`."""
 
     upstream: tuple[str, ...] = option(
@@ -35,23 +36,8 @@ class GatewayConfig(AccessOptions, TelemetryOptions):
         default=2.0,
         minimum=0.01,
     )
-    http_host: str = option(
-        "Address of the HTTP interface; beyond loopback only with credentials.",
-        default="127.0.0.1",
-    )
-    http_port: int = option(
-        "Port of the HTTP interface; 0 takes a free one.", default=8080, minimum=0, maximum=65535
-    )
-    admin_host: str = option(
-        "Address of the operator's interface; beyond loopback only with credentials.",
-        default="127.0.0.1",
-    )
-    admin_port: int | None = option(
-        "Port of the operator's interface (/health, /metrics); 0 takes a free one, none has no such interface.",
-        default=8081,
-        minimum=0,
-        maximum=65535,
-    )
+    http_port: int = 8080
+    admin_port: int | None = 8081
 
     on_eviction: OnEviction = option(
         "What becomes of archived turns: notice drops them and tells, recompute keeps them, adaptive does the first only where the second would cost more than --adaptive-tokens.",

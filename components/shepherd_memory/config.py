@@ -14,6 +14,7 @@ from shepherd_events.transports.credentials import (
     NatsCredentials,
     ReaderCredentials,
 )
+from shepherd_http.options import HttpOptions
 from shepherd_memory.archive_options import ArchiveOptions
 from shepherd_memory.keeping import Keeping
 from shepherd_telemetry.options import TelemetryOptions
@@ -23,29 +24,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MemoryConfig(ArchiveOptions, TelemetryOptions):
+class MemoryConfig(HttpOptions, ArchiveOptions, TelemetryOptions):
     """Everything that can be said to the memory service; see `--help`."""
 
     data_dir: str = option(
         "Directory of the archive; made when missing.", default="shepherd-memory"
     )
-    http_host: str = option(
-        "Address of the HTTP interface; beyond loopback only with credentials.",
-        default="127.0.0.1",
-    )
-    http_port: int = option(
-        "Port of the HTTP interface; 0 takes a free one.", default=8765, minimum=0, maximum=65535
-    )
-    admin_host: str = option(
-        "Address of the operator's interface; beyond loopback only with credentials.",
-        default="127.0.0.1",
-    )
-    admin_port: int | None = option(
-        "Port of the operator's interface; 0 takes a free one, none has no such interface.",
-        default=8766,
-        minimum=0,
-        maximum=65535,
-    )
+    http_port: int = 8765
+    admin_port: int | None = 8766
     tenant_max_mb: int = option(
         "Size of a tenant's store from which on its facts and memories are refused; 0 is without limit.",
         default=0,

@@ -181,3 +181,27 @@ def test_a_class_s_own_options_come_before_those_that_it_inherits() -> None:
 
     assert list(options_of(Own)) == ["own", "shared"]
     assert (resolved.config.own, resolved.config.shared) == (2, 7)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doors:
+    host: str = option("A host.", default="127.0.0.1")
+    door: int = option("A door.", default=0, minimum=0, maximum=9)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House(Doors):
+    rooms: int = option("Rooms.", default=1)
+    door: int = 8
+
+
+def test_a_class_gives_an_inherited_option_another_default_and_leaves_it_what_it_is() -> None:
+    options = options_of(House)
+    resolved = load(House, prog="prog", section="demo", argv=[], environ={})
+
+    assert list(options) == ["rooms", "host", "door"]
+    assert (options["door"].help, options["door"].default) == ("A door.", 8)
+    assert resolved.config.door == 8
+    assert load(Doors, prog="prog", section="demo", argv=[], environ={}).config.door == 0
+    with pytest.raises(OptionError, match="--door: '10' is not valid"):
+        load(House, prog="prog", section="demo", argv=["--door", "10"], environ={})
