@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help venv demo up test test-faults soak lint types proto observability bench sbom clean
+.PHONY: help venv demo up test test-faults soak lint types proto observability configuration bench sbom clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -50,6 +50,9 @@ proto: $(READY) ## regenerate code from proto/ and JSON Schemas from the datacla
 
 observability: $(READY) ## write docs/metrics.md and the dashboards anew
 	$(BIN)/python -m shepherd_cli.observability
+
+configuration: $(READY) ## write docs/configuration.md anew
+	$(BIN)/python -m shepherd_cli.configuration
 
 bench: $(READY) ## run benchmarks: make bench NAME=engine
 	@grep -qs '__main__' benchmarks/$(subst -,_,$(NAME)).py || { \

@@ -54,9 +54,14 @@ class AccessOptions:
         default=200.0,
         minimum=0,
         group="access",
+        unit="requests a second",
     )
     rate_limit_burst: int = option(
-        "Requests that a tenant may make at once.", default=400, minimum=1, group="access"
+        "Requests that a tenant may make at once.",
+        default=400,
+        minimum=1,
+        group="access",
+        unit="requests",
     )
     audit_file: str = option(
         "File that who did what is appended to as JSON lines; empty keeps none.",

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hi
 ENV_PREFIX: Final = "SHEPHERD_"
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
+_EXPECTED = {str: "text", int: "an integer", float: "a number", bool: "true or false"}
 
 
 class OptionError(Exception):
@@ -57,6 +58,10 @@ class Option:
     maximum: float
     group: str
     secret: bool
+    unit: str
+    """What a number counts, such as "bytes"; empty where it counts nothing."""
+    only: str
+    """The other options with which alone it is heeded, such as "--engine torch"."""
 
     @property
     def flag(self) -> str:
@@ -68,8 +73,7 @@ class Option:
         """What a value must look like, for an error message."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
-        words = {str: "text", int: "an integer", float: "a number", bool: "true or false"}
-        text = words.get(self.kind, "words separated by commas")
+        text = _EXPECTED.get(self.kind, "words separated by commas")
         if self.minimum > -math.inf:
             text += f" >= {self.minimum:g}"
         if self.maximum < math.inf:
@@ -89,8 +93,13 @@ def option(
     maximum: float = math.inf,
     group: str = "options",
     secret: bool = False,
+    unit: str = "",
+    only: str = "",
 ) -> Any:
-    """Declare a field of a configuration dataclass; `text` is its help."""
+    """Declare a field of a configuration dataclass; `text` is its help, one sentence.
+
+    A number has a `unit`; a field whose name ends in `_s` is in seconds without saying so.
+    """
     declared = {
         "help": text,
         "choices": tuple(choices),
@@ -101,6 +110,8 @@ def option(
         "maximum": maximum,
         "group": group,
         "secret": secret,
+        "unit": unit,
+        "only": only,
     }
     return dataclasses.field(default=default, metadata={"option": declared})
 
@@ -143,6 +154,7 @@ def _option(field: dataclasses.Field[Any], declaration: Mapping[str, Any], hint:
     if kind not in {str, int, float, bool, tuple}:
         raise TypeError(f"{field.name}: an option cannot be of type {hint}")
     declared["env"] = (ENV_PREFIX + field.name.upper(), *declared["env"])
+    declared["unit"] = declared["unit"] or ("seconds" if field.name.endswith("_s") else "")
     return Option(
         name=field.name, kind=kind, default=field.default, optional=optional, enum=enum, **declared
     )

@@ -49,6 +49,7 @@ class GatewayConfig(HttpOptions, AccessOptions, TelemetryOptions):
         default=2048,
         minimum=0,
         group="context",
+        unit="tokens",
     )
     notice_role: Literal["tool", "user", "system"] = option(
         "Role of a NOTICE, as the model's chat template takes it between two turns.",
@@ -66,6 +67,7 @@ class GatewayConfig(HttpOptions, AccessOptions, TelemetryOptions):
         minimum=1,
         maximum=64,
         group="context",
+        unit="rounds",
     )
 
     upstream_timeout_s: float = option(
@@ -75,16 +77,25 @@ class GatewayConfig(HttpOptions, AccessOptions, TelemetryOptions):
         group="limits",
     )
     max_body_mb: int = option(
-        "Size of a request's body at most.", default=16, minimum=1, group="limits"
+        "Size of a request's body at most.",
+        default=16,
+        minimum=1,
+        group="limits",
+        unit="MiB",
     )
     max_messages: int = option(
-        "Messages of a request at most.", default=10_000, minimum=1, group="limits"
+        "Messages of a request at most.",
+        default=10_000,
+        minimum=1,
+        group="limits",
+        unit="messages",
     )
     max_concurrent: int = option(
         "Requests that are served at once; further ones are refused with 429.",
         default=1000,
         minimum=1,
         group="limits",
+        unit="requests",
     )
     drain_timeout_s: int = option(
         "Seconds that running answers may take to end after SIGTERM.",

@@ -27,6 +27,7 @@ class HttpOptions:
         default=0,
         minimum=0,
         maximum=65535,
+        unit="port",
         group="http",
     )
     admin_host: str = option(
@@ -39,5 +40,6 @@ class HttpOptions:
         default=0,
         minimum=0,
         maximum=65535,
+        unit="port",
         group="http",
     )

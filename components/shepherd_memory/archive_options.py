@@ -46,6 +46,7 @@ class ArchiveOptions(DeliveryOptions):
         minimum=2,
         maximum=1000,
         group="archive",
+        unit="connections",
     )
     archive_statement_timeout_s: float = option(
         "Seconds that a statement may take.", default=30.0, minimum=0.1, group="archive"

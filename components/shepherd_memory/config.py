@@ -36,19 +36,25 @@ class MemoryConfig(HttpOptions, ArchiveOptions, TelemetryOptions):
         "Size of a tenant's store from which on its facts and memories are refused; 0 is without limit.",
         default=0,
         minimum=0,
+        unit="MiB",
     )
     archive_max_mb: int = option(
         "Text of archived turns that is kept of a tenant; what was of least use lately goes first; 0 keeps all.",
         default=0,
         minimum=0,
+        unit="MiB",
     )
     archive_max_turns: int = option(
-        "Archived turns that are kept of a tenant; 0 keeps all.", default=0, minimum=0
+        "Archived turns that are kept of a tenant; 0 keeps all.",
+        default=0,
+        minimum=0,
+        unit="turns",
     )
     archive_max_days: int = option(
         "Days after which an archived turn that nobody recalled goes; 0 keeps all.",
         default=0,
         minimum=0,
+        unit="days",
     )
     embedder: str = option(
         "Model of the vectors: none, wordllama, a sentence-transformers directory, or an embeddings endpoint as https://host/v1#model.",

@@ -24,7 +24,7 @@ class TelemetryOptions:
     )
     otlp_endpoint: str = option(
         "OpenTelemetry collector that spans are sent to over HTTP, as http://127.0.0.1:4318; "
-        "empty sends none. Makes the log JSON.",
+        "empty sends none; it makes the log JSON.",
         default="",
         env=("OTEL_EXPORTER_OTLP_ENDPOINT",),
         group="telemetry",

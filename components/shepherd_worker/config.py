@@ -35,6 +35,7 @@ DEFAULT_COMPONENTS = {
 """Prefill and encode have components of their own: Dynamo would mix the roles within one."""
 _SIZES = {"torch": (16, 32, 512), "fake": (16, 32, 512), "trtllm": (32, 256, 8192)}
 """Tokens per block, sequences at once and tokens per pass, where the options say nothing."""
+_APART = "--role prefill, decode or encode"
 
 
 class Role(StrEnum):
@@ -82,23 +83,27 @@ class WorkerConfig(DynamoOptions, StreamOptions, MediaOptions, TrtllmOptions, Te
         maximum=1024,
         aliases=("--kv-block-size",),
         group="engine",
+        unit="tokens",
     )
     num_kv_blocks: int | None = option(
         "Device blocks of the KV cache; none derives them from free memory.",
         default=None,
         minimum=2,
         group="engine",
+        unit="blocks",
     )
     host_cache_size: int = option(
         "Bytes of host memory for KV blocks that leave the device and come back on a hit; 0 has none.",
         default=0,
         minimum=0,
         group="engine",
+        unit="bytes",
     )
     eviction_policy: str = option(
         "What orders the blocks that may be forgotten: lru, or MODULE:FACTORY of your own.",
         default="lru",
         group="engine",
+        only="--engine torch",
     )
     system_prompt_retention_s: float | None = option(
         "Seconds that an unused system prompt is kept before all else; none is for ever.",
@@ -113,30 +118,41 @@ class WorkerConfig(DynamoOptions, StreamOptions, MediaOptions, TrtllmOptions, Te
         maximum=1.0,
         aliases=("--free-gpu-memory-fraction",),
         group="engine",
+        unit="share",
     )
     max_batch_size: int | None = option(
         "Sequences that run at once; none takes 32, with TensorRT-LLM 256.",
         default=None,
         minimum=1,
         group="engine",
+        unit="sequences",
     )
     max_num_tokens: int | None = option(
         "Tokens that one forward pass computes at most; none takes 512, with TensorRT-LLM 8192.",
         default=None,
         minimum=1,
         group="engine",
+        unit="tokens",
     )
     max_seq_len: int | None = option(
         "Tokens of prompt and output together; none takes the model's.",
         default=None,
         minimum=2,
         group="engine",
+        unit="tokens",
     )
     max_waiting: int = option(
-        "Requests that may wait for a place.", default=1024, minimum=1, group="engine"
+        "Requests that may wait for a place.",
+        default=1024,
+        minimum=1,
+        group="engine",
+        unit="requests",
     )
     device: Literal["auto", "cpu", "cuda"] = option(
-        "Where the model runs.", default="auto", group="engine"
+        "Where the model runs.",
+        default="auto",
+        group="engine",
+        only="--engine torch",
     )
     dtype: Literal["auto", "float32", "bfloat16", "float16", "int8"] = option(
         "Type of weights and KV; auto takes float32 on a CPU, else what the weights have; int8 rounds the weights and keeps KV in float32, on a CPU only.",
@@ -156,6 +172,7 @@ class WorkerConfig(DynamoOptions, StreamOptions, MediaOptions, TrtllmOptions, Te
         maximum=64,
         aliases=("--max-matching-ngram-size",),
         group="engine",
+        unit="tokens",
     )
     speculative_max_draft: int = option(
         "Tokens that are guessed at once, at most.",
@@ -164,18 +181,22 @@ class WorkerConfig(DynamoOptions, StreamOptions, MediaOptions, TrtllmOptions, Te
         maximum=64,
         aliases=("--max-draft-len",),
         group="engine",
+        unit="tokens",
     )
     multimodal_embedding_cache_capacity_gb: float = option(
         "Gibibytes of image embeddings that are kept to be used again.",
         default=0.25,
         minimum=0,
         group="engine",
+        unit="GiB",
     )
     cuda_graph_max_batch_size: int | None = option(
         "Decodes that CUDA replays as one graph at most; none takes --max-batch-size, 0 has no graphs.",
         default=None,
         minimum=0,
         group="engine",
+        unit="sequences",
+        only="--engine torch",
     )
     tensor_parallel_size: int = option(
         "Devices of this machine that share one model.",
@@ -184,11 +205,13 @@ class WorkerConfig(DynamoOptions, StreamOptions, MediaOptions, TrtllmOptions, Te
         maximum=64,
         aliases=("--tp-size",),
         group="engine",
+        unit="devices",
     )
     torch_compile: bool = option(
         "Fuse the layers' small operations on CUDA; the start takes longer.",
         default=False,
         group="engine",
+        only="--engine torch",
     )
     kv_connector: str = option(
         "Store that keeps KV blocks beyond this process, as NAME:LOCATION: disk:PATH, memory:, or one of yours; empty has none.",
@@ -200,18 +223,23 @@ class WorkerConfig(DynamoOptions, StreamOptions, MediaOptions, TrtllmOptions, Te
         default=16 << 30,
         minimum=1,
         group="engine",
+        unit="bytes",
+        only="--engine torch",
     )
     kv_connector_buffer: int = option(
         "Bytes of host memory for loaded blocks, and as much again for those to be saved.",
         default=1 << 30,
         minimum=1,
         group="engine",
+        unit="bytes",
+        only="--engine torch",
     )
     kv_connector_timeout_s: float = option(
         "Seconds that a request waits for each of the KV store's answers before it is computed instead.",
         default=5.0,
         minimum=0.01,
         group="engine",
+        only="--engine torch",
     )
     logits_processor: tuple[str, ...] = option(
         "Logits processors that requests may name: NAME=module:factory, or an entry point's NAME.",
@@ -223,6 +251,7 @@ class WorkerConfig(DynamoOptions, StreamOptions, MediaOptions, TrtllmOptions, Te
         default=1.0,
         minimum=0.001,
         group="engine",
+        only="--engine torch",
     )
     test_logits_processor: bool = option(
         'Answer "Hello world!" to everything, by Dynamo\'s example of a logits processor.',
@@ -234,22 +263,26 @@ class WorkerConfig(DynamoOptions, StreamOptions, MediaOptions, TrtllmOptions, Te
         "How KV travels from prefill to decode workers; auto takes the best way that both have.",
         default="auto",
         group="engine",
+        only=f"--engine torch and {_APART}",
     )
     transfer_host: str = option(
         "Address from which decode workers fetch KV; beyond loopback with --transfer-secret-file only.",
         default="127.0.0.1",
         group="engine",
+        only=f"--engine torch and {_APART}",
     )
     transfer_secret_file: str = option(
         "File of mode 600 with the secret that prefill and decode workers prove to each other.",
         default="",
         group="engine",
+        only=f"--engine torch and {_APART}",
     )
     transfer_lease_s: float = option(
         "Seconds that a prefilled prompt waits to be fetched.",
         default=60.0,
         minimum=0.1,
         group="engine",
+        only=_APART,
     )
 
     @property

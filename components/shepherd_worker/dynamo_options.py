@@ -56,6 +56,7 @@ class DynamoOptions:
         minimum=0,
         maximum=32767,
         group="dynamo",
+        unit="port",
     )
     dyn_tool_call_parser: str = option(
         "Name of Dynamo's parser that turns the model's text into tool calls, such as hermes; empty has none.",

@@ -32,7 +32,7 @@ class StreamOptions:
     )
     kv_events_endpoint: str = option(
         "Where: tcp://HOST:PORT for zmq, port 0 takes a free one; nats://HOST:PORT of the broker for nats; "
-        "empty takes this machine. Beyond loopback with keys only.",
+        "empty takes this machine; beyond loopback with keys only.",
         default="",
         group="events",
     )
@@ -61,10 +61,11 @@ class StreamOptions:
         minimum=1,
         maximum=5,
         group="events",
+        unit="brokers",
     )
     kv_events_epoch_file: str = option(
         "File that keeps the stream's last epoch, for a --worker-id that comes back after the clock was set back; "
-        "empty has none. Over nats the broker's log knows it as well.",
+        "empty has none, and over nats the broker's log knows it as well.",
         default="",
         group="events",
     )

@@ -17,7 +17,7 @@ from tiny_vision_models import make_tiny_vision_model, picture
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 CAT, DOG = picture(1, 24, 16), picture(2, 24, 16)
-MEDIA = ("--media-schemes", "data,https,http", "--allow-media-host", "127.0.0.1")
+MEDIA = ("--media-schemes", "data,https,http", "--media-allow-hosts", "127.0.0.1")
 
 
 def question(*urls: str, text: str = "what does the shepherd see?") -> list[dict[str, Any]]:

@@ -57,26 +57,32 @@ class BridgeOptions(StreamOptions):
         minimum=0,
         maximum=4095,
         group="blocks",
+        unit="rank",
     )
     block_size: int = option(
         "Tokens of a block, which lets the stream begin at once; 0 learns it from the first blocks.",
         default=0,
         minimum=0,
         group="blocks",
+        unit="tokens",
     )
     max_blocks: int = option(
-        "Blocks held at most, of each rank.", default=1_000_000, minimum=1, group="blocks"
+        "Blocks held at most, of each rank.",
+        default=1_000_000,
+        minimum=1,
+        group="blocks",
+        unit="blocks",
     )
     kv_events_endpoint: str = option(
-        "Where to: tcp://HOST:PORT, rank R listens on PORT + R, port 0 takes free ones; or nats://HOST:PORT. "
-        "Beyond loopback with keys only.",
+        "Where to: tcp://HOST:PORT, rank R listens on PORT + R, port 0 takes free ones; or nats://HOST:PORT; "
+        "beyond loopback with keys only.",
         default="tcp://127.0.0.1:0",
         aliases=("--publish",),
         group="events",
     )
     register: str = option(
-        "NAMESPACE.COMPONENT under which Dynamo's discovery shows the streams, as a worker's; empty does not. "
-        "Needs --block-size and --tokenizer.",
+        "NAMESPACE.COMPONENT under which Dynamo's discovery shows the streams, as a worker's, with "
+        "--block-size and --tokenizer beside it; empty does not.",
         default="",
         group="discovery",
     )
@@ -105,6 +111,7 @@ class BridgeOptions(StreamOptions):
         minimum=0,
         maximum=65535,
         group="events",
+        unit="port",
     )
 
 

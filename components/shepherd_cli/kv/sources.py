@@ -41,8 +41,8 @@ _DISCOVERY = "Where streams are"
 _SECURITY = "Security"
 
 
-def _option(help_text: str, flag: str, panel: str, env: str = "") -> Any:
-    return typer.Option(flag, help=help_text, rich_help_panel=panel, envvar=env or None)
+def _option(help_text: str, flag: str, panel: str, *env: str) -> Any:
+    return typer.Option(*flag.split(), help=help_text, rich_help_panel=panel, envvar=list(env))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +50,18 @@ class Source:
     """The options that every command has."""
 
     namespace: Annotated[
-        str, _option("Dynamo namespace.", "--namespace", _DISCOVERY, "DYN_NAMESPACE")
+        str,
+        _option(
+            "Dynamo namespace.", "--namespace", _DISCOVERY, "SHEPHERD_NAMESPACE", "DYN_NAMESPACE"
+        ),
     ] = "dynamo"
     components: Annotated[
         list[str] | None,
-        _option("Dynamo component, repeatable; backend and prefill.", "--component", _DISCOVERY),
+        _option(
+            "Dynamo component, backend and prefill if none.",
+            "--component --components",
+            _DISCOVERY,
+        ),
     ] = None
     discovery_backend: Annotated[
         str,
@@ -62,11 +69,12 @@ class Source:
             "file, etcd, kubernetes or mem.",
             "--discovery-backend",
             _DISCOVERY,
+            "SHEPHERD_DISCOVERY_BACKEND",
             "DYN_DISCOVERY_BACKEND",
         ),
     ] = "file"
     timeout_s: Annotated[
-        float, _option("Seconds to look for streams.", "--timeout", _DISCOVERY)
+        float, _option("Seconds to look for streams.", "--timeout --timeout-s", _DISCOVERY)
     ] = 5.0
     curve_file: Annotated[
         str,

@@ -34,6 +34,9 @@ letters_app = typer.Typer(
 app.add_typer(letters_app, name="dead-letters")
 
 Session = Annotated[str, typer.Option("--session", help="Only of this session.")]
+OneSession = Annotated[str, typer.Argument(help="The session.")]
+Archive = Annotated[str, typer.Argument(help="The archive, as `list` names it.")]
+Letter = Annotated[str, typer.Argument(help="The letter, as `list` names it.")]
 Tenant = Annotated[str, typer.Option("--of", help="Only this tenant's, by its own name.")]
 
 
@@ -65,7 +68,7 @@ def main(
 @app.command()
 def search(
     context: typer.Context,
-    query: str,
+    query: Annotated[str, typer.Argument(help="What to look for.")],
     *,
     k: Annotated[int, typer.Option("-k", min=1, max=100, help="Answers at most.")] = 5,
     session: Session = "",
@@ -130,7 +133,7 @@ def sessions(context: typer.Context, as_json: Json = False) -> None:
 
 
 @app.command()
-def show(context: typer.Context, session: str, as_json: Json = False) -> None:
+def show(context: typer.Context, session: OneSession, as_json: Json = False) -> None:
     """Show a conversation, turn by turn."""
 
     async def question(memory: MemoryClient) -> None:
@@ -273,7 +276,7 @@ def list_letters(context: typer.Context, tenant: Tenant = "", as_json: Json = Fa
 
 
 @letters_app.command("replay")
-def replay_letter(context: typer.Context, archive: str, name: str) -> None:
+def replay_letter(context: typer.Context, archive: Archive, name: Letter) -> None:
     """Apply what could not be applied before, as when its cause is gone."""
 
     async def question(operator: Connection) -> None:
@@ -284,7 +287,7 @@ def replay_letter(context: typer.Context, archive: str, name: str) -> None:
 
 
 @letters_app.command("drop")
-def drop_letter(context: typer.Context, archive: str, name: str) -> None:
+def drop_letter(context: typer.Context, archive: Archive, name: Letter) -> None:
     """Forget a dead letter for good."""
 
     async def question(operator: Connection) -> None:

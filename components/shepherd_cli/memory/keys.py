@@ -24,6 +24,7 @@ File = Annotated[
         "--file", envvar="SHEPHERD_API_KEYS_FILE", help="The file; made by the first key."
     ),
 ]
+KeyId = Annotated[str, typer.Argument(help="The key, as `list` names it.")]
 _DURATION = re.compile(r"(\d{1,6})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -71,7 +72,7 @@ def list_keys(file: File, as_json: Json = False) -> None:
 
 
 @app.command()
-def revoke(file: File, key_id: str) -> None:
+def revoke(file: File, key_id: KeyId) -> None:
     """Remove a key at once."""
     try:
         _keys(file).revoke(key_id)
@@ -84,7 +85,7 @@ def revoke(file: File, key_id: str) -> None:
 @app.command()
 def rotate(
     file: File,
-    key_id: str,
+    key_id: KeyId,
     overlap: Annotated[str, typer.Option(help="How long the old key goes on.")] = "24h",
     as_json: Json = False,
 ) -> None:

@@ -20,15 +20,18 @@ class MediaOptions:
         default="",
         env=("DYN_TRTLLM_ENCODE_ENDPOINT",),
         group="media",
+        only="--role aggregated, prefill or decode",
     )
     media_schemes: tuple[str, ...] = option(
         "Kinds of image URLs that are served: data, https, http.",
         default=("data", "https"),
         group="media",
     )
-    allow_media_host: tuple[str, ...] = option(
+    media_allow_hosts: tuple[str, ...] = option(
         "Hosts, addresses or networks that images may be fetched from though they are not public.",
         default=(),
+        aliases=("--allow-media-host",),
+        env=("SHEPHERD_ALLOW_MEDIA_HOST",),
         group="media",
     )
     media_max_mb: float = option(
@@ -37,16 +40,28 @@ class MediaOptions:
         minimum=0.001,
         aliases=("--max-file-size-mb",),
         group="media",
+        unit="MB",
     )
     media_max_pixels: int = option(
-        "Pixels of one image once it is decoded.", default=1 << 25, minimum=1, group="media"
+        "Pixels of one image once it is decoded.",
+        default=1 << 25,
+        minimum=1,
+        group="media",
+        unit="pixels",
     )
-    media_max_images: int = option("Images in one request.", default=16, minimum=1, group="media")
+    media_max_images: int = option(
+        "Images in one request.",
+        default=16,
+        minimum=1,
+        group="media",
+        unit="images",
+    )
     media_max_requests: int = option(
         "Requests with images that may be in progress; one more is refused.",
         default=DEFAULT_MAX_REQUESTS,
         minimum=1,
         group="media",
+        unit="requests",
     )
     media_timeout_s: float = option(
         "Seconds in which an image must be fetched, redirects and all.",
@@ -59,7 +74,7 @@ class MediaOptions:
         """What may be fetched for a client."""
         return MediaPolicy(
             schemes=frozenset(self.media_schemes),
-            allowed_hosts=frozenset(host.lower() for host in self.allow_media_host),
+            allowed_hosts=frozenset(host.lower() for host in self.media_allow_hosts),
             max_bytes=int(self.media_max_mb * 1_000_000),
             max_pixels=self.media_max_pixels,
             max_images=self.media_max_images,

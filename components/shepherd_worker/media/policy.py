@@ -67,7 +67,7 @@ class MediaPolicy:
         """
         if not may_be_reached(host, addresses, self.allowed_hosts):
             raise InvalidRequestError(
-                FIELD, host, "a host on the public internet, or one of --allow-media-host"
+                FIELD, host, "a host on the public internet, or one of --media-allow-hosts"
             )
 
 

@@ -87,7 +87,7 @@ async def test_a_name_that_leads_inside_is_refused_and_nobody_is_asked(
     )
 
     assert "image_url='evil.test'" in message
-    assert "--allow-media-host" in message
+    assert "--media-allow-hosts" in message
     assert server.paths == []
 
 

@@ -33,6 +33,7 @@ class TrtllmOptions:
         minimum=1,
         aliases=("--pp-size",),
         group="tensorrt-llm",
+        unit="groups",
     )
     expert_parallel_size: int | None = option(
         "GPUs that share a mixture's experts; none leaves it to TensorRT-LLM.",
@@ -40,6 +41,7 @@ class TrtllmOptions:
         minimum=1,
         aliases=("--moe-expert-parallel-size", "--ep-size"),
         group="tensorrt-llm",
+        unit="GPUs",
     )
     enable_attention_dp: bool = option(
         "Give each tensor-parallel GPU requests, and a cache, of its own.",
@@ -53,10 +55,18 @@ class TrtllmOptions:
         group="tensorrt-llm",
     )
     gpus_per_node: int | None = option(
-        "GPUs of one machine; none counts them.", default=None, minimum=1, group="tensorrt-llm"
+        "GPUs of one machine; none counts them.",
+        default=None,
+        minimum=1,
+        group="tensorrt-llm",
+        unit="GPUs",
     )
     max_beam_width: int = option(
-        "Beams that engines are sized for.", default=1, minimum=1, group="tensorrt-llm"
+        "Beams that engines are sized for.",
+        default=1,
+        minimum=1,
+        group="tensorrt-llm",
+        unit="beams",
     )
     enable_chunked_prefill: bool = option(
         "Compute prompts longer than --max-num-tokens in pieces; else they are refused.",
@@ -77,6 +87,7 @@ class TrtllmOptions:
         "How KV travels between prefill and decode workers; auto and default leave it to TensorRT-LLM.",
         default="auto",
         group="tensorrt-llm",
+        only="--role prefill or decode",
     )
     trust_remote_code: bool = option(
         "Run code that comes with the model.", default=False, group="tensorrt-llm"

@@ -1,0 +1,1 @@
+"""`docs/configuration.md`, made from what the processes and commands declare."""
