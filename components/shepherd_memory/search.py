@@ -189,7 +189,8 @@ class Searcher:
             log.warning("searching without vectors: %s", error)
             self._on_failure("embedder")
             return matches
-        return fuse(matches, matrix.nearness(vector, corpus.places, len(corpus)))
+        nearness = matrix.nearness(vector, corpus.places, len(corpus))
+        return fuse(matches, corpus, nearness, self._embedder.weight)
 
     def _hits(
         self,

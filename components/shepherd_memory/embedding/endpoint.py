@@ -16,6 +16,7 @@ from urllib.parse import urldefrag
 
 import numpy as np
 
+from shepherd_memory.embedding.protocol import SENTENCE_WEIGHT
 from shepherd_memory.errors import ModelUnavailableError, UnusableModelError
 from shepherd_memory.retrieval.dense import Matrix, normalised
 
@@ -25,6 +26,8 @@ MAX_ANSWER_BYTES = 64 * 2**20
 
 class EndpointEmbedder:
     """`Embedder` behind a URL."""
+
+    weight = SENTENCE_WEIGHT
 
     def __init__(self, named: str, *, api_key: str = "", timeout_s: float = TIMEOUT_S) -> None:
         """Ask once, for the dimensions.

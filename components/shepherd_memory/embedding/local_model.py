@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
+from shepherd_memory.embedding.protocol import SENTENCE_WEIGHT
 from shepherd_memory.errors import UnusableModelError
 from shepherd_memory.retrieval.dense import Matrix, normalised
 
@@ -29,6 +30,8 @@ MAX_TOKENS = 512
 
 class LocalEmbedder:
     """`Embedder` by a sentence-transformers model."""
+
+    weight = SENTENCE_WEIGHT
 
     def __init__(self, directory: Path) -> None:
         """Load the model.

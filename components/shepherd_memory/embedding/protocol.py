@@ -13,6 +13,10 @@ from shepherd_memory.analysis import day_in_words
 from shepherd_memory.archive.records import StoredTurn
 from shepherd_memory.retrieval.dense import Matrix
 
+SENTENCE_WEIGHT = 1.0
+"""`Embedder.weight` of a model that reads whole sentences: its vectors know what words do not."""
+WORD_WEIGHT = 0.4
+"""`Embedder.weight` where words are averaged: they know little but the words once more."""
 MAX_TEXT_CHARS = 8192
 """Of one turn, as a model reads it."""
 
@@ -28,6 +32,11 @@ class Embedder(Protocol):
     @property
     def dimensions(self) -> int:
         """Of each vector."""
+        ...
+
+    @property
+    def weight(self) -> float:
+        """What the nearest turn's vector counts beside the best turn's words, which count 1."""
         ...
 
     def embed(self, texts: Sequence[str], *, is_query: bool) -> Matrix:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import wordllama
 
+from shepherd_memory.embedding.protocol import WORD_WEIGHT
 from shepherd_memory.retrieval.dense import Matrix, normalised
 
 DIMENSIONS = 256
@@ -20,6 +21,7 @@ class WordVectors:
     """`Embedder` by WordLlama; takes 17 MB and half a second to load."""
 
     dimensions = DIMENSIONS
+    weight = WORD_WEIGHT
 
     def __init__(self) -> None:
         # The package finds the tokenizer that it ships only where it would have put a download.

@@ -1,11 +1,13 @@
 """From how well words fit and how near vectors are to one order of turns.
 
-    score = words, from 0 to 1  +  DENSE_WEIGHT * vectors, from 0 to 1
+    score = words, from 0 to 1  +  the model's weight * vectors, from 0 to 1
             * (1 + RECENCY_WEIGHT * e^(-age / 30 days), where the latest is asked for)
             * (1 + DATE_WEIGHT, for turns of the time that was asked for)
 
 Both parts are stretched from their lowest to their highest over the tenant's
 turns (min-max), which keeps how far the best lies ahead; ranks would lose it.
+A vector counts a little for the turns beside it, as words do: the answer may
+stand next to what is near the question.
 Age counts from the newest turn, so that an order does not change by waiting,
 and is bounded: it can never put a turn before one that fits clearly better.
 """
@@ -21,28 +23,41 @@ from shepherd_memory.retrieval.corpus import Corpus, Integers
 from shepherd_memory.retrieval.dates import TimeRange
 from shepherd_memory.retrieval.lexical import Floats, Matches
 
-DENSE_WEIGHT = 0.4
+NEIGHBOUR_WEIGHT = 0.1
+"""Of the vectors one turn away; less than a word's, since what is near is told in passing too."""
 RECENCY_WEIGHT = 0.2
 DATE_WEIGHT = 0.1
 SIMILARITY_WEIGHT = 0.1
 """What a turn loses that repeats one before it (maximal marginal relevance)."""
 _MONTH_NS = 30 * 86_400 * 10**9
 
+Nearness = npt.NDArray[np.float32]
+"""Cosines of all places, `[num_documents]`."""
 
-def fuse(matches: Matches, nearness: npt.NDArray[np.float32] | None) -> Matches:
+
+def fuse(matches: Matches, corpus: Corpus, nearness: Nearness, weight: float) -> Matches:
     """Words and vectors as one; `nearness` is of all places, -1 where there is no vector."""
-    if nearness is None or not (nearness > -1).any():
-        return matches
     present = nearness > -1
-    lowest, highest = nearness[present].min(), nearness.max()
+    if not present.any():
+        return matches
+    around = _with_neighbours(np.where(present, nearness, 0.0), corpus)
+    lowest, highest = around[present].min(), around[present].max()
     # Where all are as near, all are nearest.
-    near = (nearness - lowest) / (highest - lowest) if highest > lowest else present
-    near = np.where(present, near, 0.0)
-    scores = DENSE_WEIGHT * near.astype(np.float64)
+    near = (around - lowest) / (highest - lowest) if highest > lowest else present
+    scores = weight * np.where(present, near, 0.0).astype(np.float64)
     coverage = np.maximum(nearness, 0.0).astype(np.float64)
     scores[matches.places] += stretched(matches.scores)
     coverage[matches.places] = np.maximum(coverage[matches.places], matches.coverage)
     return Matches(np.arange(len(nearness)), scores, coverage)
+
+
+def _with_neighbours(nearness: Nearness, corpus: Corpus) -> Nearness:
+    places = np.arange(len(nearness))
+    share = NEIGHBOUR_WEIGHT * corpus.are_neighbours(places[:-1], places[1:])
+    total = nearness.copy()
+    total[1:] += share * nearness[:-1]
+    total[:-1] += share * nearness[1:]
+    return total
 
 
 def stretched(values: Floats) -> Floats:

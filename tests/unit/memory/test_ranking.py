@@ -126,8 +126,21 @@ def test_vectors_find_what_no_word_does_and_a_turn_has_its_nearest() -> None:
     assert near.tolist() == pytest.approx([1.0, 0.7071068, -1.0])
     assert matrix.nearness(rows[0], corpus.places, len(corpus)).tolist() == [1.0, -1.0, -1.0]
     nothing = Matches(np.empty(0, np.int64), np.empty(0), np.empty(0))
-    assert fuse(nothing, near).scores.tolist() == pytest.approx([0.4, 0.0, 0.0])
-    assert fuse(nothing, None) is nothing
+    assert fuse(nothing, corpus, near, 0.4).scores.tolist() == pytest.approx([0.4, 0.0, 0.0])
+    assert fuse(nothing, corpus, np.full(3, -1.0, np.float32), 0.4) is nothing
+
+
+def test_a_vector_counts_a_little_for_the_turns_beside_it_and_says_nothing_of_their_relevance() -> (
+    None
+):
+    corpus = corpus_of(("a", 4), ("b", 1))
+    nothing = Matches(np.empty(0, np.int64), np.empty(0), np.empty(0))
+    near = np.array([0.0, 0.0, 0.0, 1.0, 0.5], np.float32)
+
+    found = fuse(nothing, corpus, near, 1.0)
+
+    assert found.scores.tolist() == pytest.approx([0.0, 0.0, 0.1, 1.0, 0.5])
+    assert found.coverage.tolist() == pytest.approx([0.0, 0.0, 0.0, 1.0, 0.5])
 
 
 def test_the_newer_comes_first_among_equals_and_age_alone_moves_nothing_else() -> None:

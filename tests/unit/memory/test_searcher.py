@@ -22,6 +22,7 @@ class TopicEmbedder:
     """Knows which words mean alike; can be told to fail."""
 
     dimensions = 3
+    weight = 0.4
 
     def __init__(self, name: str = "topics") -> None:
         self.name = name

@@ -26,7 +26,7 @@ ALL = Keeping()
 class OneEmbedder:
     """Gives every text the same vector; is down as often as it is told."""
 
-    name, dimensions = "one", 1
+    name, dimensions, weight = "one", 1, 1.0
 
     def __init__(self, *, down: int = 0) -> None:
         self.down = down
