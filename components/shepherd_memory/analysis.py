@@ -16,7 +16,7 @@ import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
-from itertools import pairwise
+from itertools import chain, pairwise
 from threading import Lock
 
 from snowballstemmer.english_stemmer import EnglishStemmer
@@ -27,6 +27,7 @@ MAX_QUERY_TERMS = 128
 """Different terms of one query that are looked up; the rest is ignored."""
 
 _MAX_TERM_CHARS = 64
+_DAY_NS = 24 * 3600 * 10**9
 _EARLIEST_DATE_NS = 946_684_800 * 10**9
 """The year 2000: an earlier time is a counter or nothing, not a date."""
 
@@ -49,7 +50,7 @@ _stemmer_lock = Lock()
 
 def terms_of(text: str) -> list[str]:
     """The terms of a text in order, repetitions included."""
-    return [term for word in words_of(text) for term in _terms_of_word(word)]
+    return list(chain.from_iterable(map(_terms_of_word, words_of(text))))
 
 
 def query_terms(query: str) -> list[str]:
@@ -62,16 +63,14 @@ def query_terms(query: str) -> list[str]:
 
 def document_terms(messages: Iterable[Said], started_unix_ns: int) -> list[str]:
     """What a turn is found by: what was said, and the day in words."""
-    terms = [term for said in messages for term in terms_of(said.text)]
-    return terms + terms_of(day_in_words(started_unix_ns))
+    words = words_of("\n".join(said.text for said in messages))
+    words += words_of(day_in_words(started_unix_ns))
+    return list(chain.from_iterable(map(_terms_of_word, words)))
 
 
 def day_in_words(unix_ns: int) -> str:
     """Such as `Monday 8 May 2023`, in UTC; empty where the time is no date."""
-    if unix_ns < _EARLIEST_DATE_NS:
-        return ""
-    day = datetime.fromtimestamp(unix_ns // 10**9, UTC)
-    return f"{day:%A} {day.day} {day:%B} {day.year}"
+    return _day_in_words(unix_ns // _DAY_NS) if unix_ns >= _EARLIEST_DATE_NS else ""
 
 
 def words_of(text: str) -> list[str]:
@@ -82,6 +81,12 @@ def words_of(text: str) -> list[str]:
         decomposed = unicodedata.normalize("NFKD", text).casefold()
         folded = unicodedata.normalize("NFC", _ACCENTS.sub("", decomposed))
     return _WORD.findall(folded)
+
+
+@lru_cache(maxsize=1024)
+def _day_in_words(days: int) -> str:
+    day = datetime.fromtimestamp(days * (_DAY_NS // 10**9), UTC)
+    return f"{day:%A} {day.day} {day:%B} {day.year}"
 
 
 @lru_cache(maxsize=65536)
