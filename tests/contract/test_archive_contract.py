@@ -93,6 +93,27 @@ def test_a_live_turn_can_be_superseded_and_moved(archives: Archives) -> None:
     assert (kept.archive_id, kept.placement) == (longer.archive_id, moved)
 
 
+def test_what_is_expected_is_told_as_it_is_then_and_nothing_else_changes(
+    archives: Archives,
+) -> None:
+    old, new = a_turn(1), a_turn(2)
+    keep(archives, old)
+
+    with archives.of("t").writing() as writer:
+        writer.expect([old.archive_id, new.archive_id, "nothing"])
+        before = [writer.turn(new.archive_id), writer.newest("s")]
+        writer.insert(new)
+        writer.archive(old.archive_id, 9)
+        writer.expect([old.archive_id, new.archive_id])
+        after = [writer.turn(new.archive_id), writer.newest("s"), writer.turn("nothing")]
+        archived = writer.turn(old.archive_id)
+
+    assert before == [None, old.archive_id]
+    assert after == [new, new.archive_id, None]
+    assert archived == replace(old, state=TurnState.ARCHIVED, archived_unix_ns=9)
+    assert archives.of("t").turns("s", after=0, limit=9) == [archived, new]
+
+
 def test_a_failed_transaction_leaves_nothing(archives: Archives) -> None:
     turn = a_turn(1)
 

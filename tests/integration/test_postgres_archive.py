@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,12 +15,13 @@ from psycopg import sql
 
 from archive_samples import a_notice, a_turn, keep
 from postgres_server import OWNER, PostgresServer, why_not
+from shepherd_memory.archive.fake import FakeArchives
 from shepherd_memory.archive.files import SqliteArchives
 from shepherd_memory.archive.postgres import PostgresArchives
 from shepherd_memory.archive.postgres_migrations import prepare
 from shepherd_memory.archive.postgres_pool import PostgresOptions, PostgresPool
 from shepherd_memory.archive.postgres_schema import MIGRATIONS, STREAM_TABLES, TENANT_TABLES
-from shepherd_memory.archive.protocol import Archives
+from shepherd_memory.archive.protocol import Archives, ArchiveWriter
 from shepherd_memory.archive.records import DeadLetter, Quota, StoredTurn, StoredVectors
 from shepherd_memory.errors import ArchiveAccessError, SchemaVersionError, StoreUnavailableError
 from shepherd_memory.search import Question, Searcher, search
@@ -197,6 +198,58 @@ def test_it_finds_what_sqlite_finds_in_the_same_order(
         assert ours == theirs
         assert len(ours) == 10
     others.close()
+
+
+def test_a_transaction_of_many_writes_leaves_what_the_one_in_memory_is_left_with(
+    archives: PostgresArchives,
+) -> None:
+    chance, fake = Random(11), FakeArchives()
+    turns = [
+        a_turn(1 + number % 4, f"whale {number}", session=f"s{number % 3}") for number in range(24)
+    ]
+
+    def write(writer: ArchiveWriter, seed: int) -> list[object]:
+        chance, answers = Random(seed), list[object]()
+        for step in range(12):
+            turn = chance.choice(turns)
+            acts: list[Callable[[], object]] = [
+                lambda turn=turn: writer.insert(turn),
+                lambda turn=turn, step=step: writer.archive(turn.archive_id, step),
+                lambda turn=turn: writer.supersede(turn.archive_id),
+                lambda turn=turn: writer.newest(turn.session),
+                lambda turn=turn: writer.add_notice(a_notice(turn.digest)),
+                lambda turn=turn: writer.acknowledge(turn.digest),
+                lambda turn=turn, step=step: writer.recalled([turn.archive_id], step),
+                lambda turn=turn: writer.store_memory(turn.question, "!", 7),
+                lambda turn=turn: writer.clear_memory(turn.question),
+                lambda turn=turn: writer.put_vectors("m", [StoredVectors(1, bytes(4))] * 2),
+                lambda turn=turn: writer.session_turns(turn.session),
+            ]
+            answers.append(chance.choices(acts, weights=[6, 4, 2, 1, 2, 1, 1, 1, 1, 1, 1])[0]())
+        return answers
+
+    for seed in range(40):
+        if seed % 8 == 7:
+            doomed = chance.choice(turns).archive_id
+            for store in (archives, fake):
+                store.of("t").erase_turn(doomed, 9)
+        with archives.of("t").writing() as ours, fake.of("t").writing() as theirs:
+            assert write(ours, seed) == write(theirs, seed)
+
+        told = [
+            (
+                [store.of("t").turns(f"s{each}", after=0, limit=9) for each in range(3)],
+                store.of("t").memories(after="", limit=9),
+                [
+                    (row.notice, row.state)
+                    for row in store.of("t").notices(session=None, state=None, after=0, limit=99)
+                ],
+                [row[1:] for row in store.of("t").documents(after=0)],
+                store.of("t").frequencies(["whale"]),
+            )
+            for store in (archives, fake)
+        ]
+        assert told[0] == told[1]
 
 
 def test_documents_become_visible_in_their_order_however_many_write(

@@ -95,6 +95,9 @@ class FakeWriter:
         self._tables = tables
         self._tenant = tenant
 
+    def expect(self, archive_ids: Iterable[str]) -> None:
+        """See `TurnWriter.expect`; everything is at hand."""
+
     def session_turns(self, session: str) -> list[StoredTurn]:
         """See `TurnWriter.session_turns`."""
         found = [turn for turn in self._tables.turns.values() if turn.session == session]

@@ -103,7 +103,9 @@ class PostgresArchive:
         """See `Archive.writing`."""
         with self._pool.transaction() as connection:
             transaction = PostgresTransaction(self._pool, connection)
-            yield transaction.writer(self._tenant, self._number)
+            writer = transaction.writer(self._tenant, self._number)
+            yield writer
+            writer.flush()
 
     def close(self) -> None:
         """See `Archive.close`; the connections are all tenants'."""

@@ -21,6 +21,7 @@ from psycopg.pq import Format
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from shepherd_memory.archive.postgres_arrays import register
 from shepherd_memory.errors import StoreUnavailableError
 
 Connection = psycopg.Connection[DictRow]
@@ -164,6 +165,7 @@ def _reason_of(error: psycopg.Error) -> str:
 
 def _speak_utf8(connection: Connection) -> None:
     connection.adapters.register_dumper(str, Utf8Dumper)
+    register(connection)
 
 
 def _beginning(options: PostgresOptions) -> bytes:

@@ -24,7 +24,7 @@ from shepherd_memory.archive.records import (
     StoredTurn,
     TurnState,
 )
-from shepherd_memory.archive.sqlite_rows import packed, placement_values, unpacked
+from shepherd_memory.archive.sqlite_rows import unpacked
 from shepherd_memory.eviction import Placement
 
 TURN_COLUMNS = """archive_id, session, ordinal, digest, messages, archived, request_id,
@@ -61,15 +61,6 @@ def turn_of(row: DictRow) -> StoredTurn:
         started_unix_ns=row["started_unix_ns"],
         state=TurnState.ARCHIVED if row["archived"] else TurnState.LIVE,
         archived_unix_ns=row["archived_unix_ns"],
-    )
-
-
-def turn_values(turn: StoredTurn) -> tuple[object, ...]:
-    """A record in the order of `TURN_COLUMNS`."""
-    return (
-        *(turn.archive_id, turn.session, turn.ordinal, turn.digest, packed(turn.messages)),
-        *(turn.state is TurnState.ARCHIVED, turn.request_id, turn.started_unix_ns),
-        *(turn.archived_unix_ns, *placement_values(turn.placement)),
     )
 
 

@@ -69,3 +69,5 @@ def batch(
             return writers[tenant]
 
         yield writer
+        for each in writers.values():
+            each.flush()

@@ -51,6 +51,10 @@ from shepherd_memory.eviction import Placement
 class TurnWriter(Protocol):
     """Turns, in an open transaction."""
 
+    def expect(self, archive_ids: Iterable[str]) -> None:
+        """Say which turns, and the newest of their sessions, will be asked for: a hint."""
+        ...
+
     def session_turns(self, session: str) -> list[StoredTurn]:
         """All turns of a session, by ordinal and then age."""
         ...

@@ -42,6 +42,9 @@ class SqliteArchiveWriter:
         self._connection = connection
         self._tenant = tenant
 
+    def expect(self, archive_ids: Iterable[str]) -> None:
+        """See `TurnWriter.expect`; a file is asked turn by turn."""
+
     def session_turns(self, session: str) -> list[StoredTurn]:
         """See `TurnWriter.session_turns`."""
         where = "WHERE session = ? ORDER BY ordinal, started_unix_ns, archive_id"
