@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -18,7 +19,7 @@ from shepherd_http.problems import problem
 
 MAX_BODY_BYTES = 1 << 20
 MAX_HEADER_BYTES = 64 << 10
-"""Of all names and values together; h11 has the same limit only where they come in pieces."""
+"""Of all names and values together; `Connection` has the same limit while they come."""
 READING_S = 10.0
 """How long a caller may take to send a request's body."""
 
@@ -121,6 +122,7 @@ def _authority(origin: str) -> str:
     return origin.partition("//")[2]
 
 
+@lru_cache(maxsize=64)
 def _is_loopback(host: str) -> bool:
     try:
         name = urlsplit(f"//{host}").hostname or ""

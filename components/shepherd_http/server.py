@@ -13,8 +13,13 @@ from contextlib import contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
+from shepherd_http.connection import Connection
+
 CLOSING_S = 2
 """How long open requests may take to end when a service stops, unless it says otherwise."""
+KEEP_ALIVE_S = 75
+"""How long an idle connection stays open: longer than any usual client keeps one, so that none
+sends a request into a connection that is being closed."""
 
 
 class _Server(uvicorn.Server):
@@ -56,7 +61,8 @@ async def serve_http(
     server = _Server(
         uvicorn.Config(
             app,
-            http="h11",
+            http=Connection,
+            timeout_keep_alive=KEEP_ALIVE_S,
             ws="none",
             lifespan="off",
             log_config=None,
