@@ -73,6 +73,15 @@ async def asked(frontend: FakeFrontend, number: int) -> None:
     await eventually(there)
 
 
+async def acknowledged(memory: FakeMemory, *notice_ids: str) -> None:
+    """Wait until the memory has heard that these need not be told any more."""
+
+    async def heard() -> bool:
+        return set(memory.acknowledged) == set(notice_ids)
+
+    await eventually(heard)
+
+
 @asynccontextmanager
 async def house(
     *, frontend: FakeFrontend | None = None, memory: FakeMemory | None = None, **options: Any

@@ -28,7 +28,7 @@ from shepherd_gateway.access import Gate, forwarded, salted, session_of
 from shepherd_gateway.chat import Chat
 from shepherd_gateway.checks import check_chat, object_in
 from shepherd_gateway.errors import UpstreamError
-from shepherd_gateway.event_stream import EventStream, unless_left
+from shepherd_gateway.event_stream import EventStream, while_there
 from shepherd_gateway.health import Health
 from shepherd_gateway.metrics import Metrics
 from shepherd_gateway.refusals import EXPECTED, document, no_such_route, refusal_of
@@ -143,7 +143,8 @@ class Gateway:
         if body.get("stream"):
             return await self._streamed(request, ask, lambda events: events)
         with self._seats.one():
-            answer, work = await unless_left(request, self._chat.complete(ask))
+            async with while_there(request.receive):
+                answer, work = await self._chat.complete(ask)
         return document(answer, work.headers())
 
     async def _responses(self, request: Request, tenant: str) -> Response:
@@ -154,7 +155,8 @@ class Gateway:
             now = int(time.time())
             return await self._streamed(request, ask, lambda events: streamed(asked, events, now))
         with self._seats.one():
-            answer, work = await unless_left(request, self._chat.complete(ask))
+            async with while_there(request.receive):
+                answer, work = await self._chat.complete(ask)
         return document(responses.whole(asked, answer), work.headers())
 
     async def _models(self, request: Request, tenant: str) -> Response:
@@ -181,7 +183,8 @@ class Gateway:
     ) -> Response:
         with ExitStack() as seated:
             seated.enter_context(self._seats.one())
-            stream, work = await unless_left(request, self._chat.stream(ask))
+            async with while_there(request.receive):
+                stream, work = await self._chat.stream(ask)
             seat = seated.pop_all()
         self._metrics.first_token.observe(time.monotonic() - ask.arrived_s)
 

@@ -25,6 +25,7 @@ from shepherd_gateway.errors import (
 from shepherd_gateway.memory import Memory
 from shepherd_gateway.metrics import Metrics
 from shepherd_gateway.preparation import Preparation
+from shepherd_gateway.relay import Relay
 from shepherd_gateway.sse import DONE, encoded
 from shepherd_gateway.tools import (
     UNREADABLE,
@@ -35,7 +36,7 @@ from shepherd_gateway.tools import (
     name_of,
     without_calls,
 )
-from shepherd_gateway.upstream import Upstream, refusal_in
+from shepherd_gateway.upstream import Upstream
 from shepherd_gateway.work import Ask, Work
 
 log = logging.getLogger(__name__)
@@ -171,20 +172,17 @@ class Chat:
     async def _round(
         self, work: Work, answer: Round, identity: dict[str, Any]
     ) -> AsyncGenerator[bytes]:
-        """What of one answer may be passed on at once; all rounds have the first's id."""
-        async with self._upstream.stream(work.body, work.ask.headers) as events:
-            async for event in events:
-                if event.is_done:
+        """What of one answer may be passed on at once."""
+        noted = answer if work.context is not None else None
+        relay = Relay(noted, identity, is_first=not work.rounds)
+        async with self._upstream.stream(work.body, work.ask.headers) as batches:
+            async for events in batches:
+                if passed := relay.take(events):
+                    yield passed
+                if relay.refusal is not None:
+                    raise relay.refusal
+                if relay.has_ended:
                     return
-                piece = event.document()
-                if refusal := refusal_in(piece):
-                    raise refusal
-                if work.context is None or not isinstance(piece, dict):
-                    yield event.raw
-                elif answer.take(piece):
-                    identity.setdefault("id", piece.get("id"))
-                    identity.setdefault("created", piece.get("created"))
-                    yield encoded({**piece, **identity}) if work.rounds else event.raw
 
     async def _answer(self, work: Work, content: str, calls: Sequence[Call]) -> None:
         """Call the memory as the model asked, and go on with what it said."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-T = TypeVar("T")
 
-
-class EventStream(StreamingResponse):
+class EventStream(Response):
     """Server-sent events; `close` is called once, whether or not the first was ever sent."""
+
+    media_type = "text/event-stream"
 
     def __init__(
         self,
@@ -23,37 +23,49 @@ class EventStream(StreamingResponse):
         headers: Mapping[str, str],
         close: Callable[[], Awaitable[None]],
     ) -> None:
-        sent = {"cache-control": "no-store", "x-accel-buffering": "no", **headers}
-        super().__init__(events, headers=sent, media_type="text/event-stream")
+        self.status_code = 200
+        self.background = None
+        self.init_headers({"cache-control": "no-store", "x-accel-buffering": "no", **headers})
+        self._events = events
         self._close = close
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the events until they end or the client leaves."""
+        del scope
+        head = {"status": self.status_code, "headers": self.raw_headers}
         try:
-            await super().__call__(scope, receive, send)
+            async with while_there(receive):
+                await send({"type": "http.response.start", **head})
+                async for event in self._events:
+                    await send({"type": "http.response.body", "body": event, "more_body": True})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        except ClientDisconnect:
+            return
         finally:
             await self._close()
 
 
-async def unless_left(request: Request, answering: Coroutine[Any, Any, T]) -> T:
-    """What a coroutine returns; it is cancelled as soon as the client leaves.
+@asynccontextmanager
+async def while_there(receive: Receive) -> AsyncIterator[None]:
+    """The block is cancelled as soon as the client leaves.
 
     Raises:
         ClientDisconnect: the client left.
     """
-    working = asyncio.ensure_future(answering)
-    leaving = asyncio.ensure_future(_left(request))
+
+    async def leave() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        until_left.reschedule(asyncio.get_running_loop().time())
+
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if working.done():
-            return working.result()
-        raise ClientDisconnect
-    finally:
-        for task in (working, leaving):
-            task.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
-
-
-async def _left(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        async with asyncio.timeout(None) as until_left:
+            leaving = asyncio.create_task(leave())
+            try:
+                yield
+            finally:
+                leaving.cancel()
+    except TimeoutError as error:
+        if until_left.expired():
+            raise ClientDisconnect from error
+        raise

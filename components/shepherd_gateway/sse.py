@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -16,8 +15,7 @@ class EventTooLargeError(ValueError):
     """An event that nobody sends in earnest."""
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """One event as it came."""
 
     raw: bytes
@@ -37,20 +35,37 @@ class Event:
             return None
 
 
+class Splitter:
+    """Events out of the bytes of one stream; what comes after the last empty line is none."""
+
+    def __init__(self) -> None:
+        self._waiting = b""
+
+    def feed(self, chunk: bytes) -> list[Event]:
+        """The events that are complete now.
+
+        Raises:
+            EventTooLargeError: an event does not end.
+        """
+        waiting = self._waiting + chunk
+        if b"\r" in waiting:
+            waiting = waiting.replace(b"\r\n", b"\n")
+        *complete, self._waiting = waiting.split(b"\n\n")
+        if len(self._waiting) > MAX_EVENT_BYTES:
+            raise EventTooLargeError(f"an event of more than {MAX_EVENT_BYTES} bytes")
+        return [_event(block) for block in complete]
+
+
 async def events_of(chunks: AsyncIterator[bytes]) -> AsyncIterator[Event]:
-    """Events as soon as they are complete; what comes after the last empty line is none.
+    """Events as soon as they are complete.
 
     Raises:
         EventTooLargeError: an event does not end.
     """
-    waiting = b""
+    splitter = Splitter()
     async for chunk in chunks:
-        waiting += chunk.replace(b"\r\n", b"\n")
-        *complete, waiting = waiting.split(b"\n\n")
-        for block in complete:
-            yield _event(block)
-        if len(waiting) > MAX_EVENT_BYTES:
-            raise EventTooLargeError(f"an event of more than {MAX_EVENT_BYTES} bytes")
+        for event in splitter.feed(chunk):
+            yield event
 
 
 def encoded(document: Any, name: str = "") -> bytes:
@@ -60,5 +75,7 @@ def encoded(document: Any, name: str = "") -> bytes:
 
 
 def _event(block: bytes) -> Event:
+    if block.startswith(b"data:") and b"\n" not in block:
+        return Event(block + b"\n\n", block[5:].lstrip())
     lines = [line[5:].lstrip() for line in block.split(b"\n") if line.startswith(b"data:")]
     return Event(block + b"\n\n", b"\n".join(lines))

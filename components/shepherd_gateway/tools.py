@@ -56,7 +56,8 @@ class Round:
 
     ours: Collection[str]
     """Names of the memory's tools."""
-    content: str = ""
+    said: list[str] = field(default_factory=list)
+    """Its text, piece by piece."""
     calls: dict[int, Call] = field(default_factory=dict)
     held: list[dict[str, Any]] = field(default_factory=list)
     """Pieces that must not be passed on before it is known whose the calls are."""
@@ -71,7 +72,7 @@ class Round:
             return False
         delta = choices[0].get("delta") or {}
         if isinstance(delta.get("content"), str):
-            self.content += delta["content"]
+            self.say(delta["content"])
         for piece in delta.get("tool_calls") or ():
             self.calls.setdefault(index_of(piece), Call()).add(piece)
         ends = self.calls and choices[0].get("finish_reason")
@@ -79,6 +80,16 @@ class Round:
             self.held.append(chunk)
             return False
         return True
+
+    def say(self, text: str | None) -> None:
+        """Note a piece that says something, or nothing, and may be passed on."""
+        if text:
+            self.said.append(text)
+
+    @property
+    def content(self) -> str:
+        """What it said so far."""
+        return "".join(self.said)
 
     @property
     def our_calls(self) -> list[Call]:

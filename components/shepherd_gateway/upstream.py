@@ -21,7 +21,7 @@ import aiohttp
 import msgspec
 
 from shepherd_gateway.errors import UpstreamError
-from shepherd_gateway.sse import Event, EventTooLargeError, events_of
+from shepherd_gateway.sse import Event, EventTooLargeError, Splitter
 
 log = logging.getLogger(__name__)
 
@@ -46,12 +46,6 @@ class _Begun:
     answer: aiohttp.ClientResponse
     first: bytes
     """What has been read of the body."""
-
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """The body from its beginning."""
-        yield self.first
-        async for chunk in self.answer.content.iter_any():
-            yield chunk
 
 
 class Upstream:
@@ -114,8 +108,10 @@ class Upstream:
     @asynccontextmanager
     async def stream(
         self, body: Mapping[str, Any], headers: Mapping[str, str]
-    ) -> AsyncIterator[AsyncIterator[Event]]:
-        """The events of a chat completion request that streams; the first has come.
+    ) -> AsyncIterator[AsyncIterator[list[Event]]]:
+        """The events of a chat completion request that streams, as they come together.
+
+        Something has come when the block is entered.
 
         Raises:
             UpstreamError: it was refused, or nobody answers; in the block, that it broke off.
@@ -166,13 +162,17 @@ class Upstream:
         return self._urls[self._turn % len(self._urls)]
 
 
-async def _events(begun: _Begun) -> AsyncIterator[Event]:
+async def _events(begun: _Begun) -> AsyncIterator[list[Event]]:
     """Raises UpstreamError where the stream ends without its end."""
+    splitter = Splitter()
+    chunk = begun.first
     try:
-        async for event in events_of(begun.chunks()):
-            yield event
-            if event.is_done:
-                return
+        while chunk:
+            if events := splitter.feed(chunk):
+                yield events
+                if events[-1].is_done:
+                    return
+            chunk = await begun.answer.content.readany()
     except (*_BROKEN, EventTooLargeError) as error:
         raise UpstreamError(502, "the answer broke off", reason="broken_off") from error
     raise UpstreamError(502, "the answer ended before its end", reason="broken_off")
