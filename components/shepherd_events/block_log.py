@@ -15,13 +15,14 @@ for threads, except that views may be read while the log changes.
 
 from __future__ import annotations
 
-import sys
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import compress, islice, repeat
 from typing import NamedTuple
+
+import numpy as np
 
 from shepherd_events.block_runs import RunPart, parent_of
 from shepherd_events.events import BlockHash, BlocksStored
@@ -45,9 +46,10 @@ class _Segment:
     firsts: list[int] = field(default_factory=list)
     """Offset of the first block of each run; only appended to."""
     live: bytearray = field(default_factory=bytearray)
-    num_live: int = 0
-    num_left: int = 0
-    """Since the last sweep."""
+    num_gone: int = 0
+    """Blocks that are not live."""
+    num_swept: int = 0
+    """Of those, the ones that the last sweep knew of."""
 
     def sweep(self) -> None:
         """Let go of the runs without a live block; who reads the old list keeps it."""
@@ -56,7 +58,7 @@ class _Segment:
             run if self.live.find(1, first, end) >= 0 else None
             for run, first, end in zip(self.runs, self.firsts, ends, strict=True)
         ]
-        self.num_left = 0
+        self.num_swept = self.num_gone
 
 
 class BlockLog:
@@ -82,51 +84,60 @@ class BlockLog:
     @property
     def xor(self) -> int:
         """Exclusive or of all hashes, 0 when there is none."""
-        if self._unfolded:
-            self._xor ^= _exclusive_or(self._unfolded)
-            self._unfolded = array("Q")
+        self._fold_hashes()
         return self._xor
 
     def add(self, run: BlocksStored) -> None:
         """Hold the blocks of a run that are not held already; keeps a reference to it."""
-        if len(self._tail.live) >= self._segment_blocks:
-            self._begin_segment()
-        tail, hashes, places = self._tail, run.block_hashes, self._places
-        place = begin = self._tail_number << _OFFSET_BITS | len(tail.live)
+        tail, places, hashes = self._tail, self._places, run.block_hashes
+        first = len(tail.live)
+        if first >= self._segment_blocks:
+            tail, first = self._begin_segment(), 0
+        place = begin = self._tail_number << _OFFSET_BITS | first
         for block_hash in hashes:
             if block_hash in places:
+                hashes = self._add_rest(run, place - begin)
+                if not hashes:
+                    return
                 break
             places[block_hash] = place
             place += 1
         else:
-            self._append(run, b"\1" * len(hashes), hashes)
-            return
-        fresh = bytearray(b"\1" * (place - begin))
-        for block_hash in hashes[place - begin :]:
+            tail.live += b"\1" * len(hashes)
+        tail.runs.append(run)
+        tail.firsts.append(first)
+        self._unfolded.extend(hashes)
+
+    def _add_rest(self, run: BlocksStored, num_fresh: int) -> array[int]:
+        """Find places for the blocks of a run from `num_fresh` on, some of which are held.
+
+        Returns the hashes of all of the run's blocks that were not.
+        """
+        live, places = self._tail.live, self._places
+        place = self._tail_number << _OFFSET_BITS | len(live) + num_fresh
+        fresh = bytearray(b"\1" * num_fresh)
+        for block_hash in run.block_hashes[num_fresh:]:
             fresh.append(places.setdefault(block_hash, place) == place)
             place += 1
-        if any(fresh):
-            self._append(run, fresh, array("Q", compress(hashes, fresh)))
-
-    def _append(self, run: BlocksStored, fresh: bytes | bytearray, hashes: array[int]) -> None:
-        """Write a run down, of whose blocks those that are `fresh` have these hashes."""
-        tail = self._tail
-        tail.runs.append(run)
-        tail.firsts.append(len(tail.live))
-        tail.live.extend(fresh)
-        tail.num_live += len(hashes)
-        self._toggle(hashes)
+        hashes = array("Q", compress(run.block_hashes, fresh))
+        if hashes:
+            live += fresh
+            self._tail.num_gone += len(fresh) - len(hashes)
+        return hashes
 
     def remove(self, hashes: array[int]) -> None:
         """Hold none of these."""
         places = list(map(self._places.pop, hashes, repeat(_NOWHERE)))
-        if _NOWHERE in places:
+        first = min(places, default=_NOWHERE)
+        if first == _NOWHERE:
             hashes = array("Q", compress(hashes, map(_NOWHERE.__ne__, places)))
             places = [place for place in places if place != _NOWHERE]
-        if not places:
-            return
-        self._toggle(hashes)
-        first = min(places)
+            if not places:
+                return
+            first = min(places)
+        self._unfolded.extend(hashes)
+        if len(self._unfolded) >= _UNFOLDED_HASHES:
+            self._fold_hashes()
         if max(places) - first == len(places) - 1:
             self._forget(first, len(places))
         else:
@@ -153,28 +164,29 @@ class BlockLog:
             ]
         )
 
-    def _toggle(self, hashes: array[int]) -> None:
-        self._unfolded.extend(hashes)
-        if len(self._unfolded) >= _UNFOLDED_HASHES:
-            self._xor = self.xor
+    def _fold_hashes(self) -> None:
+        self._xor ^= int(np.bitwise_xor.reduce(np.asarray(self._unfolded)))
+        self._unfolded = array("Q")
 
     def _forget(self, place: int, count: int) -> None:
         """`count` places from `place` on are live, and are no more."""
         number, offset = place >> _OFFSET_BITS, place & _OFFSET_MASK
         segment = self._segments[number]
         segment.live[offset : offset + count] = bytes(count)
-        segment.num_live -= count
-        segment.num_left += count
-        if not segment.num_live:
+        segment.num_gone += count
+        if segment.num_gone == len(segment.live):
             del self._segments[number]
             if segment is self._tail:
                 self._begin_segment()
-        elif segment.num_left * 4 >= len(segment.live):
+        elif (segment.num_gone - segment.num_swept) * 4 >= len(segment.live):
             segment.sweep()
 
-    def _begin_segment(self) -> None:
+    def _begin_segment(self) -> _Segment:
+        if len(self._unfolded) >= _UNFOLDED_HASHES:
+            self._fold_hashes()
         self._tail_number += 1
-        self._segments[self._tail_number] = self._tail = _Segment()
+        self._segments[self._tail_number] = self._tail = tail = _Segment()
+        return tail
 
 
 class _Moment(NamedTuple):
@@ -263,13 +275,3 @@ class _Parts:
             if number % _PARTS_BETWEEN_BREATHS == 0:
                 breathe()
         return holders
-
-
-def _exclusive_or(words: array[int]) -> int:
-    """Of all words: folds a long number in halves until one word is left."""
-    folded, count = int.from_bytes(words.tobytes(), sys.byteorder), len(words)
-    while count > 1:
-        half = (count + 1) // 2
-        folded = folded >> 64 * half ^ folded & (1 << 64 * half) - 1
-        count = half
-    return folded
