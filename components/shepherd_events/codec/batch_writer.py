@@ -7,9 +7,10 @@ are copied once, column by column.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import TypeVar, cast
 
 from shepherd_events.codec.columns import EVERY_TIER, Op, check_tokens
 from shepherd_events.codec.packed_columns import (
@@ -17,6 +18,7 @@ from shepherd_events.codec.packed_columns import (
     delimited_field,
     field_head,
     fixed_field,
+    num_bytes,
     varint_field,
 )
 from shepherd_events.codec.shared_messages import (
@@ -35,14 +37,23 @@ from shepherd_events.events import (
     BlocksStored,
     CacheContext,
     MediaKey,
-    SealedTokens,
     Tier,
 )
 from shepherd_events.v1 import kv_events_pb2 as pb
 
+_T = TypeVar("_T")
+_Run = BlocksStored | BlocksRemoved | BlocksReused
+
 _DEFAULT_CONTEXTS = [CacheContext()]
+_NO_HASHES: array[int] = array("Q")
+_ZERO_HASH = bytes(8)
 _CACHED_FIELDS = 1024
-_STORED, _REMOVED, _CLEARED, _REUSED = map(int, Op)
+_OPS: dict[type[BlockEvent], int] = {
+    BlocksStored: Op.STORED.value,
+    BlocksRemoved: Op.REMOVED.value,
+    BlocksCleared: Op.CLEARED.value,
+    BlocksReused: Op.REUSED.value,
+}
 
 _ATTRIBUTION = pb.BlockBatch.ATTRIBUTION_FIELD_NUMBER
 _ATTRIBUTIONS = pb.BlockBatch.ATTRIBUTIONS_FIELD_NUMBER
@@ -59,135 +70,129 @@ _TIER = pb.BlockBatch.TIER_FIELD_NUMBER
 _TOKEN_ID = pb.BlockBatch.TOKEN_ID_FIELD_NUMBER
 
 
-def batch_field(number: int, events: Iterable[BlockEvent]) -> list[bytes]:
+def batch_field(number: int, events: Sequence[BlockEvent]) -> list[Part]:
     """The parts of a field that holds a `BlockBatch`.
+
+    Tokens, nearly all of it, are parts of their own, so that they are copied once.
 
     Raises:
         CodecError: an event that no reader would accept.
         TypeError, ValueError, OverflowError: a value that the wire cannot hold.
     """
-    columns = _Columns()
-    for event in events:
-        columns.add(event)
-    content = b"".join(columns.parts())
-    return [field_head(number, len(content)), content]
+    kinds = [type(event) for event in events]
+    runs = _runs(events) if BlocksCleared in kinds else cast("Sequence[_Run]", events)
+    chained = [run for run in runs if not isinstance(run, BlocksRemoved)]
+    stored = [run for run in chained if isinstance(run, BlocksStored)]
+    tokens = fixed_field(_TOKEN_ID, "I", [run.token_ids for run in stored])
+    before = _before_tokens([_OPS[kind] for kind in kinds], runs, chained)
+    after = _after_tokens(runs, chained, stored)
+    length = len(before) + num_bytes(tokens) + len(after)
+    return [field_head(number, length), before, *tokens, after]
 
 
-class _Columns:
-    """The columns of one batch; see `columns.py`."""
-
-    def __init__(self) -> None:
-        self.op = bytearray()
-        self.run_len: list[int] = []
-        self.tier: list[int] = []
-        self.parent_hash: list[int] = []
-        self.block_hash: list[array[int]] = []
-        self.token_id: list[array[int]] = []
-        self.run_tokens: list[int] = []
-        self.start_block: list[int] = []
-        self.context: list[int] = []
-        self.attribution: list[int] = []
-        self.group: list[int] = []
-        self.contexts: dict[CacheContext, int] = {}
-        self.attributions: dict[Attribution, int] = {}
-        self._last_context: CacheContext | None = None
-        self._context = 0
-        self.media: list[MediaKey] = []
-        self.sealed: list[tuple[int, SealedTokens]] = []
-
-    def add(self, event: BlockEvent) -> None:
-        """Append one event."""
-        if isinstance(event, BlocksCleared):
-            self.op.append(_CLEARED)
-            self.run_len.append(0)
-            self.tier.append(event.tier or EVERY_TIER)
-            self.group.append(0)
-            self.attribution.append(0)
-        elif isinstance(event, BlocksRemoved):
-            self._add_run(_REMOVED, event)
-        else:
-            if isinstance(event, BlocksStored):
-                self._add_content(event)
-                self._add_run(_STORED, event)
-            else:
-                self._add_run(_REUSED, event)
-            self._add_link(event)
-
-    def _add_run(self, op: int, event: BlocksStored | BlocksRemoved | BlocksReused) -> None:
-        self.op.append(op)
-        self.run_len.append(len(event.block_hashes))
-        self.block_hash.append(event.block_hashes)
-        self.tier.append(event.tier)
-        self.group.append(event.group)
-        origin = event.origin
-        if origin is None:
-            self.attribution.append(0)
-        else:
-            known = self.attributions
-            self.attribution.append(known.setdefault(origin, len(known) + 1))
-
-    def _add_link(self, event: BlocksStored | BlocksReused) -> None:
-        if event.parent_hash == 0:
-            raise CodecError("blocks.parent_hash", "0 is never a hash: the root's parent is None")
-        self.parent_hash.append(event.parent_hash or 0)
-        self.start_block.append(event.start_block)
-        if event.context is not self._last_context:
-            self._last_context = event.context
-            self._context = self.contexts.setdefault(event.context, len(self.contexts) + 1)
-        self.context.append(self._context)
-
-    def _add_content(self, event: BlocksStored) -> None:
-        num_tokens, num_blocks = len(event.token_ids), len(event.block_hashes)
-        check_tokens(num_tokens, num_blocks)
-        if event.sealed is not None:
-            self.sealed.append((len(self.run_tokens), event.sealed))
-        if event.media:
-            first = sum(self.run_len)
-            for key in event.media:
-                if not 0 <= key.block_index < num_blocks:
-                    raise CodecError("blocks.mm_keys", f"block {key.block_index} is not in its run")
-                self.media.append(replace(key, block_index=first + key.block_index))
-        self.run_tokens.append(num_tokens)
-        self.token_id.append(event.token_ids)
-
-    def parts(self) -> list[Part]:
-        """The fields, without those that hold nothing but defaults."""
-        default_tiers = self.tier.count(Tier.DEVICE) == len(self.tier)
-        default_contexts = [*self.contexts] == _DEFAULT_CONTEXTS
-        if 0 in array("Q", b"".join(self.block_hash)):
-            raise CodecError("blocks.block_hash", "0 is never a hash")
-        parent_hash = (array("Q", self.parent_hash),)
-        parts: list[Part] = [
-            delimited_field(_OP, self.op) if self.op else b"",
-            varint_field(_RUN_LEN, self.run_len),
-            b"" if default_tiers else varint_field(_TIER, self.tier),
-            *fixed_field(_PARENT_HASH, "Q", parent_hash),
-            *fixed_field(_BLOCK_HASH, "Q", self.block_hash),
-            *fixed_field(_TOKEN_ID, "I", self.token_id),
-            varint_field(_RUN_TOKENS, self.run_tokens),
-            varint_field(_START_BLOCK, self.start_block),
-        ]
-        if not default_contexts:
-            parts.append(varint_field(_CONTEXT, self.context))
-        if self.attributions:
-            parts.append(varint_field(_ATTRIBUTION, self.attribution))
-        if any(self.group):
-            parts.append(varint_field(_GROUP, self.group))
-        if not default_contexts:
-            parts.extend(map(_context_field, self.contexts))
-        parts.extend(map(_attribution_field, self.attributions))
-        if self.media or self.sealed:
-            parts.append(self._rare_fields())
-        return parts
-
-    def _rare_fields(self) -> bytes:
-        message = pb.BlockBatch(
-            mm_keys=map(media_key_message, self.media),
-            sealed=[
-                pb.SealedRun(run=run, tokens=sealed_message(sealed)) for run, sealed in self.sealed
-            ],
+def _before_tokens(
+    ops: Sequence[int], runs: Sequence[_Run], chained: Sequence[BlocksStored | BlocksReused]
+) -> bytes:
+    hashes = [run.block_hashes for run in runs]
+    tiers = [run.tier for run in runs]
+    parents = [run.parent_hash for run in chained]
+    if 0 in parents:
+        raise CodecError("blocks.parent_hash", "0 is never a hash: the root's parent is None")
+    parents_column = array("Q", [parent or 0 for parent in parents])
+    hash_field = b"".join(fixed_field(_BLOCK_HASH, "Q", hashes))
+    if _ZERO_HASH in hash_field and any(0 in column for column in hashes):
+        raise CodecError("blocks.block_hash", "0 is never a hash")
+    return b"".join(
+        (
+            varint_field(_OP, ops),
+            varint_field(_RUN_LEN, [len(column) for column in hashes]),
+            b"" if tiers.count(Tier.DEVICE) == len(tiers) else varint_field(_TIER, tiers),
+            *fixed_field(_PARENT_HASH, "Q", [parents_column]),
+            hash_field,
         )
-        return message.SerializeToString()
+    )
+
+
+def _after_tokens(
+    runs: Sequence[_Run],
+    chained: Sequence[BlocksStored | BlocksReused],
+    stored: Sequence[BlocksStored],
+) -> bytes:
+    groups = [run.group for run in runs]
+    contexts, context = _numbered([run.context for run in chained])
+    attributions, attribution = _numbered([run.origin for run in runs])
+    has_contexts = contexts != _DEFAULT_CONTEXTS
+    return b"".join(
+        (
+            varint_field(_RUN_TOKENS, _run_tokens(stored)),
+            varint_field(_START_BLOCK, [run.start_block for run in chained]),
+            varint_field(_CONTEXT, context) if has_contexts else b"",
+            varint_field(_ATTRIBUTION, attribution) if attributions else b"",
+            varint_field(_GROUP, groups) if any(groups) else b"",
+            *(map(_context_field, contexts) if has_contexts else ()),
+            *map(_attribution_field, attributions),
+            _rare_fields(runs, stored),
+        )
+    )
+
+
+def _runs(events: Sequence[BlockEvent]) -> list[_Run]:
+    """The events, where one that clears a tier is a removal of no blocks."""
+    return [
+        BlocksRemoved(_NO_HASHES, cast("Tier", event.tier or EVERY_TIER))
+        if isinstance(event, BlocksCleared)
+        else event
+        for event in events
+    ]
+
+
+def _numbered(values: Sequence[_T | None]) -> tuple[list[_T], list[int]]:
+    """A table of the values, equal ones once, and the number of each value in it, 0 for None."""
+    table: dict[_T, int] = {}
+    numbers: list[int] = []
+    last, number = None, 0
+    for value in values:
+        if value is not last:
+            last = value
+            number = 0 if value is None else table.setdefault(value, len(table) + 1)
+        numbers.append(number)
+    return [*table], numbers
+
+
+def _run_tokens(stored: Sequence[BlocksStored]) -> list[int]:
+    lengths = [(len(run.token_ids), len(run.block_hashes)) for run in stored]
+    for num_tokens, num_blocks in set(lengths):
+        check_tokens(num_tokens, num_blocks)
+    return [num_tokens for num_tokens, _ in lengths]
+
+
+def _rare_fields(runs: Sequence[_Run], stored: Sequence[BlocksStored]) -> bytes:
+    """Media and sealed tokens."""
+    media: list[MediaKey] = []
+    has_media = [run.media for run in stored]
+    if any(has_media):
+        first = 0
+        for run in runs:
+            if isinstance(run, BlocksStored):
+                media += _media(run, first)
+            first += len(run.block_hashes)
+    sealed = [
+        pb.SealedRun(run=number, tokens=sealed_message(run.sealed))
+        for number, run in enumerate(stored)
+        if run.sealed is not None
+    ]
+    if not media and not sealed:
+        return b""
+    message = pb.BlockBatch(mm_keys=map(media_key_message, media), sealed=sealed)
+    return message.SerializeToString()
+
+
+def _media(run: BlocksStored, first: int) -> Iterator[MediaKey]:
+    """Of a run whose first block is the batch's block `first`."""
+    for key in run.media:
+        if not 0 <= key.block_index < len(run.block_hashes):
+            raise CodecError("blocks.mm_keys", f"block {key.block_index} is not in its run")
+        yield replace(key, block_index=first + key.block_index)
 
 
 @lru_cache(maxsize=_CACHED_FIELDS)

@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from shepherd_events.codec.batch_writer import batch_field
-from shepherd_events.codec.packed_columns import delimited_field
+from shepherd_events.codec.packed_columns import Part, delimited_field
 from shepherd_events.codec.shared_messages import (
     attribution_message,
     attribution_of,
@@ -39,7 +39,7 @@ from shepherd_events.v1 import notices_pb2, turns_pb2
 _BLOCKS = pb.Frame.BLOCKS_FIELD_NUMBER
 
 
-def encode_body(body: Body) -> list[bytes]:
+def encode_body(body: Body) -> list[Part]:
     """The parts of the body's field in `Frame`.
 
     Raises:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any
 from zlib import crc32
 
+from shepherd_events.codec.packed_columns import Part
 from shepherd_events.errors import ChecksumError
 from shepherd_events.v1 import kv_events_pb2 as pb
 
@@ -26,7 +27,7 @@ SIZE_BYTES = len(_TAG) + 4
 """Of the field."""
 
 
-def with_checksum(*parts: bytes) -> bytes:
+def with_checksum(*parts: Part) -> bytes:
     """A message from its parts, and its checksum."""
     message = b"".join(parts)
     return b"".join((message, _TAG, crc32(message).to_bytes(4, "little")))

@@ -7,7 +7,7 @@ from typing import Any
 from shepherd_events.codec.batch_reader import decode_batch
 from shepherd_events.codec.batch_writer import batch_field
 from shepherd_events.codec.checksums import checked, with_checksum
-from shepherd_events.codec.packed_columns import field_head, is_whole
+from shepherd_events.codec.packed_columns import Part, field_head, is_whole, num_bytes
 from shepherd_events.codec.shared_messages import tier_state_messages, tier_states
 from shepherd_events.codec.wire import ControlReplyView, enum_of, parse, sized
 from shepherd_events.control import (
@@ -126,7 +126,7 @@ def _request_message(request: ControlRequest) -> pb.ControlRequest:
     return pb.ControlRequest(snapshot=snapshot)
 
 
-def _snapshot_parts(reply: SnapshotReply) -> list[bytes]:
+def _snapshot_parts(reply: SnapshotReply) -> list[Part]:
     before = pb.SnapshotReply(
         status=f"STATUS_{reply.status.name}",
         epoch=reply.epoch,
@@ -139,7 +139,7 @@ def _snapshot_parts(reply: SnapshotReply) -> list[bytes]:
     number = pb.SnapshotReply.BLOCKS_FIELD_NUMBER
     blocks = batch_field(number, reply.blocks) if reply.blocks else []
     parts = (before.SerializeToString(), *blocks, after.SerializeToString())
-    return [field_head(pb.ControlReply.SNAPSHOT_FIELD_NUMBER, sum(map(len, parts))), *parts]
+    return [field_head(pb.ControlReply.SNAPSHOT_FIELD_NUMBER, num_bytes(parts)), *parts]
 
 
 def _replay_reply(message: Any) -> ReplayReply:

@@ -16,7 +16,6 @@ import sys
 from array import array
 from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import lru_cache
-from operator import attrgetter
 from typing import Any, Union
 
 from google.protobuf.descriptor import FileDescriptor
@@ -27,7 +26,8 @@ from google.protobuf.message_factory import GetMessageClass
 _LENGTH_DELIMITED = 2
 _MAX_UINT32 = (1 << 32) - 1
 _ITEM_BYTES = {"I": 4, "Q": 8}
-_typecode = attrgetter("typecode")
+_MAX_SHORT = 0x7F
+"""Of the entries that are one byte."""
 
 Part = Union[bytes, "array[int]"]
 """Of the bytes of a message, in their order."""
@@ -62,7 +62,15 @@ def field_head(number: int, length: int) -> bytes:
 
 def varint_field(number: int, column: Sequence[int]) -> bytes:
     """A column of varints in one chunk; nothing at all when it is empty."""
-    return delimited_field(number, b"".join(map(varint, column))) if column else b""
+    if not column:
+        return b""
+    if column.count(column[0]) == len(column):
+        content = varint(column[0]) * len(column)
+    elif max(column) <= _MAX_SHORT:
+        content = bytes(column)
+    else:
+        content = b"".join(map(varint, column))
+    return delimited_field(number, content)
 
 
 def fixed_field(number: int, typecode: str, columns: Sequence[array[int]]) -> list[Part]:
@@ -71,12 +79,19 @@ def fixed_field(number: int, typecode: str, columns: Sequence[array[int]]) -> li
     Raises:
         TypeError: a part is not an array of that type.
     """
-    if not set(map(_typecode, columns)) <= {typecode}:
+    if not {column.typecode for column in columns} <= {typecode}:
         raise TypeError(f"expected arrays of {typecode!r}")
     if sys.byteorder == "big":
         columns = [_swapped(column) for column in columns]
     length = sum(map(len, columns)) * _ITEM_BYTES[typecode]
     return [field_head(number, length), *columns] if length else []
+
+
+def num_bytes(parts: Iterable[Part]) -> int:
+    """Of all of them."""
+    return sum(
+        len(part) if isinstance(part, bytes) else len(part) * part.itemsize for part in parts
+    )
 
 
 @lru_cache(maxsize=64)
