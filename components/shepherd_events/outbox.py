@@ -57,11 +57,12 @@ class _Waiting:
     first_seq: int
     seq: int
     ts_unix_ns: int
-    content: list[BlockEvent] | Body | None
-    """Events of a batch, another body, or None where everything was dropped."""
-    num_events: int
-    size_bytes: int = 0
-    sealed: bool = False
+    body: Body | None = None
+    """What is no batch; None where there are events, or where everything was dropped."""
+    events: list[BlockEvent] = field(default_factory=list)
+    room_events: int = 0
+    """How many more may join."""
+    room_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -80,20 +81,21 @@ class Outbox:
         return len(self._queue)
 
     def add_events(self, events: tuple[BlockEvent, ...], now_unix_ns: int) -> bool:
-        """Let one call's events wait together; False if they were dropped."""
-        if self._num_events + len(events) > self.max_events:
-            self._drop(len(events), now_unix_ns)
+        """Let one call's events, one at least, wait together; False if they were dropped."""
+        num_events, size_bytes = len(events), 0
+        if self._num_events + num_events > self.max_events:
+            self._drop(num_events, now_unix_ns)
             return False
-        size_bytes = sum(map(approximate_bytes, events))
+        self._num_events += num_events
+        for event in events:
+            size_bytes += approximate_bytes(event)
         tail = self._queue[-1] if self._queue else None
-        if tail is not None and _has_room(tail, len(events), size_bytes):
-            assert isinstance(tail.content, list)
-            tail.content.extend(events)
-            tail.num_events += len(events)
-            tail.size_bytes += size_bytes
-            self._num_events += len(events)
-        else:
-            self._append(list(events), len(events), now_unix_ns, size_bytes)
+        if tail is None or num_events > tail.room_events or size_bytes > tail.room_bytes:
+            tail = self._append(now_unix_ns)
+            tail.room_events, tail.room_bytes = FULL_FRAME_EVENTS, FULL_FRAME_BYTES
+        tail.events += events
+        tail.room_events -= num_events
+        tail.room_bytes -= size_bytes
         return True
 
     def add(self, body: Body, now_unix_ns: int, *, even_if_full: bool = False) -> bool:
@@ -101,51 +103,44 @@ class Outbox:
         if self._num_events >= self.max_events and not even_if_full:
             self._drop(1, now_unix_ns)
             return False
-        self._append(body, 1, now_unix_ns)
+        self._num_events += 1
+        self._append(now_unix_ns, body)
         return True
 
     def seal(self) -> None:
         """Let no more events join: somebody was told that `head_seq` is complete."""
         if self._queue:
-            self._queue[-1].sealed = True
+            self._queue[-1].room_events = 0
 
     def take(self) -> NumberedBody | None:
         """The oldest frame, now beyond change; None when nothing waits."""
         if not self._queue:
             return None
         frame = self._queue.popleft()
-        match frame.content:
-            case None:
-                body: Body = Tombstone(frame.first_seq, frame.seq, "queue full")
-            case list(events):
-                self._num_events -= frame.num_events
-                body = BlockBatch(tuple(events))
-            case other:
-                self._num_events -= frame.num_events
-                body = other
+        if frame.events:
+            self._num_events -= len(frame.events)
+            body: Body = BlockBatch(tuple(frame.events))
+        elif frame.body is not None:
+            self._num_events -= 1
+            body = frame.body
+        else:
+            body = Tombstone(frame.first_seq, frame.seq, "queue full")
         return NumberedBody(frame.first_seq, frame.seq, frame.ts_unix_ns, body)
 
-    def _append(
-        self,
-        content: list[BlockEvent] | Body | None,
-        num_events: int,
-        now_unix_ns: int,
-        size_bytes: int = 0,
-    ) -> None:
+    def _append(self, now_unix_ns: int, body: Body | None = None) -> _Waiting:
         self.head_seq += 1
-        if content is not None:
-            self._num_events += num_events
-        self._queue.append(
-            _Waiting(self.head_seq, self.head_seq, now_unix_ns, content, num_events, size_bytes)
-        )
+        frame = _Waiting(self.head_seq, self.head_seq, now_unix_ns, body)
+        self._queue.append(frame)
+        return frame
 
     def _drop(self, num_events: int, now_unix_ns: int) -> None:
         self.dropped_events += num_events
-        if self._queue and self._queue[-1].content is None:
-            self.head_seq += 1
-            self._queue[-1].seq = self.head_seq
+        tail = self._queue[-1] if self._queue else None
+        if tail is None or tail.events or tail.body is not None:
+            self._append(now_unix_ns)
         else:
-            self._append(None, num_events, now_unix_ns)
+            self.head_seq += 1
+            tail.seq = self.head_seq
 
     def __repr__(self) -> str:
         return (
@@ -160,14 +155,6 @@ def approximate_bytes(event: BlockEvent) -> int:
     num_bytes = _EVENT_OVERHEAD_BYTES + 8 * len(event.block_hashes)
     if isinstance(event, BlocksStored):
         num_bytes += 4 * len(event.token_ids)
-        num_bytes += len(event.sealed.ciphertext) if event.sealed else 0
+        if event.sealed is not None:
+            num_bytes += len(event.sealed.ciphertext)
     return num_bytes
-
-
-def _has_room(tail: _Waiting, num_events: int, size_bytes: int) -> bool:
-    return (
-        isinstance(tail.content, list)
-        and not tail.sealed
-        and tail.num_events + num_events <= FULL_FRAME_EVENTS
-        and tail.size_bytes + size_bytes <= FULL_FRAME_BYTES
-    )

@@ -60,8 +60,8 @@ class Veil(Protocol):
 
     privacy: Privacy
 
-    def hide(self, event: BlockEvent) -> BlockEvent:
-        """As it is kept and counted from now on; in the teller's thread."""
+    def hide(self, events: Sequence[BlockEvent]) -> tuple[BlockEvent, ...]:
+        """As they are kept and counted from now on; in the teller's thread."""
         ...
 
     def hide_body(self, body: TurnCompleted | Notice) -> TurnCompleted | Notice:
@@ -82,9 +82,9 @@ class NoVeil:
 
     privacy = Privacy.FULL
 
-    def hide(self, event: BlockEvent) -> BlockEvent:
-        """The event itself."""
-        return event
+    def hide(self, events: Sequence[BlockEvent]) -> tuple[BlockEvent, ...]:
+        """The events themselves."""
+        return tuple(events)
 
     def hide_body(self, body: TurnCompleted | Notice) -> TurnCompleted | Notice:
         """The body itself."""
@@ -106,15 +106,18 @@ class IdsOnly(NoVeil):
 
     privacy = Privacy.IDS_ONLY
 
-    def hide(self, event: BlockEvent) -> BlockEvent:
+    def hide(self, events: Sequence[BlockEvent]) -> tuple[BlockEvent, ...]:
         """Without tokens."""
-        return replace(event, token_ids=_NO_TOKENS) if isinstance(event, BlocksStored) else event
+        return tuple(map(self._hidden, events))
 
     def hide_body(self, body: TurnCompleted | Notice) -> TurnCompleted | Notice:
         """Without tokens and words."""
         if isinstance(body, Notice):
             return replace(body, topic="", text="")
         return replace(body, tail_token_ids=_NO_TOKENS, withheld=True)
+
+    def _hidden(self, event: BlockEvent) -> BlockEvent:
+        return replace(event, token_ids=_NO_TOKENS) if isinstance(event, BlocksStored) else event
 
 
 class Hashed(IdsOnly):
@@ -125,9 +128,8 @@ class Hashed(IdsOnly):
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def hide(self, event: BlockEvent) -> BlockEvent:
-        """Without tokens, ids hashed."""
-        event = super().hide(event)
+    def _hidden(self, event: BlockEvent) -> BlockEvent:
+        event = super()._hidden(event)
         if isinstance(event, BlocksCleared):
             return event
         hashes = array("Q", map(self._block, event.block_hashes))

@@ -205,7 +205,7 @@ class KvEventPublisher:
 
         The events of one call leave in one frame.  Their arrays must not change afterwards.
         """
-        events = tuple(map(self._veil.hide, events))
+        events = self._veil.hide(events)
         if not events:
             return
         with self._lock:

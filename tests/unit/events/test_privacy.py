@@ -126,7 +126,7 @@ def test_hashed_blocks_can_still_be_followed_and_their_digest_compared() -> None
     assert run.block_hashes[0] == batch.events[0].block_hashes[0]  # type: ignore[union-attr] # a batch
     assert run.block_hashes[0] != HASHES[0]
     assert reply.tiers == publisher._residents.digest()
-    assert publisher._veil.hide(RUN) == Hashed(KEY).hide(RUN) != Hashed(OTHER).hide(RUN)
+    assert publisher._veil.hide([RUN]) == Hashed(KEY).hide([RUN]) != Hashed(OTHER).hide([RUN])
 
 
 async def test_who_has_the_tenants_key_reads_what_was_said() -> None:
