@@ -39,17 +39,18 @@ def demo(
     raise typer.Exit(0 if passed else 1)
 
 
-@app.command()
-def up(build_dir: BuildDir = DEFAULT_BUILD_DIR) -> None:
-    """Run the whole system until Ctrl-C."""
+@app.command(
+    context_settings={
+        "allow_extra_args": True,
+        "ignore_unknown_options": True,
+        "help_option_names": [],
+    }
+)
+def up(context: typer.Context) -> None:
+    """Run the whole system until Ctrl-C; what ends is started again."""
     from shepherd_cli.up import run_up  # noqa: PLC0415  keeps `--help` quick
 
-    console = Console(stderr=True)
-
-    def say(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True)  # a command must not be broken
-
-    _run(run_up(_made(build_dir), console, say))
+    raise typer.Exit(run_up(context.args))
 
 
 @app.command()

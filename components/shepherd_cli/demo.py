@@ -26,9 +26,9 @@ from rich.text import Text
 
 from shepherd_cli import story
 from shepherd_cli.chat import Conversation, Message, stream_chat
+from shepherd_cli.small_system import MODEL_NAME, Running, start
 from shepherd_cli.stack import Stack
 from shepherd_cli.stage import CacheShown, Stage, stage_for
-from shepherd_cli.up import MODEL_NAME, Running, start
 from shepherd_cli.watch import StreamWatcher
 from shepherd_tiny_chat import MODEL_DIR
 

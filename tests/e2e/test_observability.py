@@ -17,8 +17,8 @@ from metric_rules import problems, series
 from openai_client import Client, eventually
 from prometheus_server import MISSING, PrometheusServer, is_installed
 from shepherd_cli.observability.catalogue import REGISTRIES, series_of
+from shepherd_cli.small_system import MODEL_NAME, Running, start
 from shepherd_cli.stack import Service, Stack
-from shepherd_cli.up import MODEL_NAME, Running, start
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 needs_prometheus = pytest.mark.skipif(not is_installed(), reason=MISSING)

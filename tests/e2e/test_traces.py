@@ -12,8 +12,8 @@ import pytest_asyncio
 
 from openai_client import eventually
 from otlp_receiver import OtlpReceiver, SeenSpan
+from shepherd_cli.small_system import MODEL_NAME, Running, start
 from shepherd_cli.stack import Stack
-from shepherd_cli.up import MODEL_NAME, Running, start
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 TRACE = "0af7651916cd43dd8448eb211c80319c"

@@ -1,0 +1,86 @@
+"""`shepherd up`: it says where it is, keeps its processes running, and ends all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shepherd_tiny_chat.corpus.small_talk import KNOWLEDGE as QUESTIONS
+from up_command import Up, until
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+QUESTION = "Why is the sky blue?"
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
+    started: list[Up] = []
+
+    def start(*options: str) -> Up:
+        started.append(Up(tmp_path, *options))
+        return started[-1]
+
+    yield start
+    for each in started:
+        each.kill()
+
+
+def get(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=10) as response:
+        return json.load(response)
+
+
+def stream_of(up: Up, worker: str) -> dict[str, Any]:
+    """What the memory service says of a worker's stream."""
+    streams = get(up.of("memory").metrics_url.replace("/metrics", "/health"))["streams"]
+    (found,) = (stream for stream in streams if stream["stream"] == f"{worker}/0")
+    return dict(found)
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_up_restarts_what_is_killed_and_ends_in_order(
+    up: Callable[..., Up], tmp_path: Path
+) -> None:
+    system = up("--log-dir", str(tmp_path / "logs"))
+    said = system.welcome()
+    assert any(line.startswith("OpenAI API   http://127.0.0.1:") for line in said)
+    _, _, command = "".join(said[:-1]).partition("Try:\n")
+
+    def answer() -> str:
+        answered = json.loads(subprocess.check_output(["bash", "-c", command], timeout=60))
+        return str(answered["choices"][0]["message"]["content"])
+
+    assert answer() == dict(QUESTIONS)[QUESTION]
+    until(lambda: stream_of(system, "decode")["applied"]["sequence"] > 0)
+    before, killed = stream_of(system, "decode"), system.of("decode")
+    assert killed.pid is not None
+    os.kill(killed.pid, signal.SIGKILL)
+    until(lambda: system.of("decode").restarts == 1 and system.of("decode").state == "ready")
+    assert system.of("decode").last_exit_code == -signal.SIGKILL
+
+    assert answer() == dict(QUESTIONS)[QUESTION]
+    until(lambda: stream_of(system, "decode")["epoch"] > before["epoch"])
+    until(lambda: stream_of(system, "decode")["applied"]["sequence"] > 0)
+    assert stream_of(system, "decode")["state"] == "live"
+
+    system.process.send_signal(signal.SIGHUP)
+    assert system.ended()[0] == 0
+    lines = [line.partition(" | ")[2] for line in system.log().splitlines()]
+    asked = [line.partition(":")[0] for line in lines if line.endswith(": asked to end")]
+    assert asked[:2] == ["gateway", "frontend"]
+    assert sorted(asked[2:4]) == ["decode", "prefill"]
+    assert asked[4:] == ["memory"]
+    ended = [line.partition(":")[0] for line in lines if ": ended with 0 " in line]
+    assert set(ended) == {"gateway", "frontend", "decode", "prefill", "memory"}
+    assert lines[-1] == "everything has ended: SIGHUP"
+    assert "serving" in (tmp_path / "logs" / "gateway.log").read_text()
+    assert system.left() == []
