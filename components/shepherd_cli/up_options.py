@@ -30,18 +30,29 @@ class UpOptions:
         "What runs the model.", default="torch", group="system"
     )
     prefill: int = option(
-        "Workers that only compute prompts.", default=1, minimum=0, maximum=64, group="system"
+        "Workers that only compute prompts.",
+        default=1,
+        minimum=0,
+        maximum=64,
+        unit="workers",
+        group="system",
     )
     decode: int = option(
-        "Workers that only generate.", default=1, minimum=0, maximum=64, group="system"
+        "Workers that only generate.",
+        default=1,
+        minimum=0,
+        maximum=64,
+        unit="workers",
+        group="system",
     )
     aggregated: int = option(
-        "Workers that do both.", default=0, minimum=0, maximum=64, group="system"
+        "Workers that do both.", default=0, minimum=0, maximum=64, unit="workers", group="system"
     )
     num_kv_blocks: int = option(
         "Device blocks of each worker's KV cache; few, so that something is evicted.",
         default=64,
         minimum=4,
+        unit="blocks",
         group="system",
     )
     broker: Literal["none", "nats"] = option(
@@ -54,6 +65,7 @@ class UpOptions:
         default=0,
         minimum=0,
         maximum=65535,
+        unit="port",
         group="system",
     )
     isolate: bool = option(
@@ -67,6 +79,7 @@ class UpOptions:
         default=5,
         minimum=0,
         maximum=1000,
+        unit="restarts",
         group="supervision",
     )
     restart_window_s: float = option(
@@ -105,10 +118,16 @@ class UpOptions:
         "Size at which such a file is begun anew; 0 never does.",
         default=10.0,
         minimum=0,
+        unit="MB",
         group="log",
     )
     log_keep: int = option(
-        "Full files that are kept of each process.", default=3, minimum=1, maximum=100, group="log"
+        "Full files that are kept of each process.",
+        default=3,
+        minimum=1,
+        maximum=100,
+        unit="files",
+        group="log",
     )
 
     @property

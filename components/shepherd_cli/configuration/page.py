@@ -8,6 +8,7 @@ from shepherd_cli.__main__ import app
 from shepherd_cli.configuration.commands import command_sections
 from shepherd_cli.configuration.options import Process, process_section
 from shepherd_cli.kv.bridge_options import BridgeOptions
+from shepherd_cli.up_options import UpOptions
 from shepherd_config.options import Option
 from shepherd_gateway.config import GatewayConfig
 from shepherd_memory.config import MemoryConfig
@@ -18,6 +19,7 @@ PROCESSES: Final = (
     Process("Memory", "python -m shepherd_memory", "memory", MemoryConfig),
     Process("Gateway", "python -m shepherd_gateway", "gateway", GatewayConfig),
     Process("Bridge", "shepherd kv bridge", "bridge", BridgeOptions),
+    Process("Everything on one machine", "shepherd up", "up", UpOptions),
 )
 _HEAD = """\
 # Configuration
