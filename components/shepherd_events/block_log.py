@@ -206,8 +206,14 @@ class BlockView:
 
     def parts(self) -> Iterator[RunPart]:
         """Every block once, as parts of the runs that brought them, oldest first."""
-        for runs, firsts, num_runs, live in self._moments:
-            for run, first in zip(islice(runs, num_runs), firsts, strict=False):
+        for moment, run, start, stop in self._places():
+            yield _part(self._moments[moment], run, start, stop)
+
+    def _places(self) -> Iterator[tuple[int, int, int, int]]:
+        """Of each part: the number of its moment, of its run there, and the blocks of the run."""
+        for number, (runs, firsts, num_runs, live) in enumerate(self._moments):
+            for at, first in enumerate(islice(firsts, num_runs)):
+                run = runs[at]
                 if run is None:
                     continue
                 end = first + len(run.block_hashes)
@@ -215,7 +221,7 @@ class BlockView:
                 while start >= 0:
                     gap = live.find(0, start, end)
                     stop = end if gap < 0 else gap
-                    yield RunPart(run, start - first, stop - first)
+                    yield number, at, start - first, stop - first
                     start = live.find(1, stop, end)
 
     def chains(self, breathe: Callable[[], object] = lambda: None) -> Iterator[list[RunPart]]:
@@ -224,54 +230,75 @@ class BlockView:
         The newest parts are mostly leaves: walking up from them finds long chains.
         `breathe` is called now and then, so that a busy thread can let others work.
         """
-        parts = _Parts()
-        for part in self.parts():
-            parts.append(part)
+        parts = _Parts(self._moments)
+        for place in self._places():
+            parts.append(*place)
             if len(parts) % _PARTS_BETWEEN_BREATHS == 0:
                 breathe()
         holders = parts.holders_of_parents(breathe)
         taken = bytearray(len(parts))
         for leaf in reversed(range(len(parts))):
             chain = []
-            number: int | None = leaf
-            while number is not None and not taken[number]:
+            number = leaf
+            while number >= 0 and not taken[number]:
                 taken[number] = 1
                 chain.append(parts[number])
                 parent = parts.parent(number)
-                number = None if parent is None else holders.get(parent)
+                number = _NOWHERE if parent is None else holders.pop(parent, _NOWHERE)
             if chain:
                 yield chain[::-1]
 
 
 class _Parts:
-    """Parts of runs in columns: a million tuples would keep the garbage collector busy."""
+    """Parts of runs as columns of numbers.
 
-    def __init__(self) -> None:
-        self._runs: list[BlocksStored] = []
+    A list of a million objects would be walked by the garbage collector while it is
+    young, and hold every thread up for milliseconds.
+    """
+
+    def __init__(self, moments: list[_Moment]) -> None:
+        self._all = moments
+        self._moments, self._runs = array("I"), array("I")
         self._starts, self._stops = array("I"), array("I")
 
-    def append(self, part: RunPart) -> None:
-        self._runs.append(part.run)
-        self._starts.append(part.start)
-        self._stops.append(part.stop)
+    def append(self, moment: int, run: int, start: int, stop: int) -> None:
+        self._moments.append(moment)
+        self._runs.append(run)
+        self._starts.append(start)
+        self._stops.append(stop)
 
     def __len__(self) -> int:
         return len(self._runs)
 
     def __getitem__(self, number: int) -> RunPart:
-        return RunPart(self._runs[number], self._starts[number], self._stops[number])
+        moment = self._all[self._moments[number]]
+        return _part(moment, self._runs[number], self._starts[number], self._stops[number])
 
     def parent(self, number: int) -> BlockHash | None:
-        return parent_of(self._runs[number], self._starts[number])
+        part = self[number]
+        return parent_of(part.run, part.start)
 
     def holders_of_parents(self, breathe: Callable[[], object]) -> dict[int, int]:
-        """For every block that is some part's parent: the number of the part that holds it."""
-        parents = {self.parent(number) for number in range(len(self))}
+        """For every block that is some part's parent: the number of the part that holds it.
+
+        A dictionary of numbers alone is none of the garbage collector's business.
+        """
         holders: dict[int, int] = {}
         for number in range(len(self)):
-            for block_hash in parents.intersection(self[number].block_hashes):
-                if block_hash is not None:
-                    holders[block_hash] = number
+            parent = self.parent(number)
+            if parent is not None:
+                holders[parent] = _NOWHERE
+            if number % _PARTS_BETWEEN_BREATHS == 0:
+                breathe()
+        for number in range(len(self)):
+            for block_hash in holders.keys() & self[number].block_hashes:
+                holders[block_hash] = number
             if number % _PARTS_BETWEEN_BREATHS == 0:
                 breathe()
         return holders
+
+
+def _part(moment: _Moment, run: int, start: int, stop: int) -> RunPart:
+    brought_by = moment.runs[run]
+    assert brought_by is not None, "a run with a live block is never let go"
+    return RunPart(brought_by, start, stop)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import weakref
 from array import array
 from functools import reduce
@@ -120,3 +121,23 @@ def test_a_chain_is_walked_across_runs_and_its_branches_follow() -> None:
 
     assert chains == [[[1, 2, 3], [5, 6], [7]], [[4]]]
     assert breaths
+
+
+def test_reading_a_view_leaves_the_garbage_collector_nothing_large_to_walk() -> None:
+    log = BlockLog(segment_blocks=100)
+    for first in range(1, 4001, 2):
+        parent = BlockHash(first - 1) if first > 1 else None
+        log.add(BlocksStored(array("Q", [first, first + 1]), parent, array("I"), first))
+        if first % 200 == 199:
+            log.remove(array("Q", [first + 1]))
+    gc.collect()
+    gc.disable()
+    try:
+        chains = log.view().chains()
+        first_chain = next(chains)
+        young = [each for each in gc.get_objects(0) if isinstance(each, (dict, list, set, tuple))]
+    finally:
+        gc.enable()
+
+    assert len(first_chain) == 100
+    assert max(map(len, young)) <= 100
