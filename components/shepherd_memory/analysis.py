@@ -19,7 +19,7 @@ from functools import lru_cache
 from itertools import chain, pairwise
 from threading import Lock
 
-from snowballstemmer.english_stemmer import EnglishStemmer
+import Stemmer
 
 from shepherd_memory.turns import Said
 
@@ -44,7 +44,7 @@ _STOP_WORDS = frozenset(
     you your""".split()  # noqa: SIM905  a paragraph reads better than a hundred quoted words
 )
 
-_stemmer = EnglishStemmer()
+_stemmer = Stemmer.Stemmer("english", maxCacheSize=0)
 _stemmer_lock = Lock()
 
 
