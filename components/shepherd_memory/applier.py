@@ -1,9 +1,9 @@
 """Groups what arrives into batches and has them applied.
 
 Whatever queued while the last batch was committed becomes the next one, so
-that one durable commit carries many frames under load.  A short window lets a
-burst of evictions end up in one batch.  While nothing arrives, what is due is
-archived all the same.
+that one durable commit carries many frames under load.  Nothing waits for
+company: only batches that follow one another at once are kept a little apart.
+While nothing arrives, what is due is archived all the same.
 
 The queue is bounded: readers of streams wait when the disk is slower, or when a
 store cannot be used.  In that case the batch is kept and tried again, later and
@@ -27,7 +27,8 @@ from shepherd_memory.writer import WriterThread
 
 log = logging.getLogger(__name__)
 
-BATCH_WINDOW_S = 0.02
+MIN_INTERVAL_S = 0.005
+"""Between the beginnings of two batches, so that a busy stream is not committed frame by frame."""
 FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 5.0
 MAX_BATCH = 1024
@@ -45,14 +46,16 @@ class Applier:
         bell: Bell,
         metrics: Metrics,
         clocks: Clocks,
-        window_s: float = BATCH_WINDOW_S,
+        min_interval_s: float = MIN_INTERVAL_S,
     ) -> None:
         self._consumer = consumer
         self._writer = writer
         self._bell = bell
         self._metrics = metrics
         self._clocks = clocks
-        self._window_s = window_s
+        self._min_interval_s = min_interval_s
+        self._next_batch_s = 0.0
+        """When the next batch may begin, by the loop's clock."""
         self._queue: asyncio.Queue[Arrival] = asyncio.Queue(maxsize=2 * MAX_BATCH)
         self.lag_s: dict[StreamId, float] = {}
         """Per stream, from the publication of its last frame until that was committed."""
@@ -81,7 +84,9 @@ class Applier:
                 batch = [await self._queue.get()]
         except TimeoutError:
             return []
-        await asyncio.sleep(self._window_s)
+        now = asyncio.get_running_loop().time()
+        await asyncio.sleep(max(0.0, self._next_batch_s - now))
+        self._next_batch_s = max(now, self._next_batch_s) + self._min_interval_s
         while len(batch) < MAX_BATCH and not self._queue.empty():
             batch.append(self._queue.get_nowait())
         return batch

@@ -24,7 +24,7 @@ the same batch again: nothing of it is lost, nothing has an effect twice.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import assert_never
 
@@ -117,6 +117,8 @@ class Consumer:
     def apply(self, arrivals: Sequence[Arrival]) -> tuple[Notice, ...]:
         """Apply and commit a batch, and archive what is due; returns the new notices."""
         with Batch(self._archives) as batch:
+            if len(arrivals) > 1:
+                self._recorder.expect(batch, self._watch.waiting_on(self._leaving(arrivals)))
             for arrival in arrivals:
                 self._apply_one(batch, arrival)
                 self._recorder.archive_due(batch)
@@ -207,6 +209,18 @@ class Consumer:
         self._index.check()
         self._watch.check()
         self._grace.check()
+
+    def _leaving(self, arrivals: Sequence[Arrival]) -> Iterator[int]:
+        """The blocks that will be gone after the arrivals, as far as can be told beforehand."""
+        for arrival in arrivals:
+            if not isinstance(arrival, Frame) or not isinstance(arrival.body, BlockBatch):
+                continue
+            for event in arrival.body.events:
+                if isinstance(event, BlocksRemoved):
+                    holder = arrival.stream, event.tier
+                    yield from (
+                        each for each in event.block_hashes if self._index.holders(each) == {holder}
+                    )
 
     def _apply_one(self, batch: Batch, arrival: Arrival) -> None:
         reached: Position | None = None

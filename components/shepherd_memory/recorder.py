@@ -227,6 +227,14 @@ class TurnRecorder:
             self._note_end(conversation, max(rows, key=lambda row: row.age_key))
             self._judge(batch, conversation.tenant, rows)
 
+    def expect(self, batch: Batch, keys: Iterable[TurnKey]) -> None:
+        """Let the stores read together the turns that will be judged."""
+        by_tenant: defaultdict[str, list[str]] = defaultdict(list)
+        for key in keys:
+            by_tenant[key.tenant].append(key.archive_id)
+        for tenant, archive_ids in by_tenant.items():
+            batch.writer(tenant).expect(archive_ids)
+
     def lost(self, batch: Batch, block_hashes: Iterable[int]) -> None:
         """Judge the turns that wait on blocks which are gone."""
         self.judge(batch, self._watch.waiting_on(block_hashes))
@@ -239,7 +247,9 @@ class TurnRecorder:
 
     def archive_due(self, batch: Batch) -> None:
         """Archive the turns that have been evicted for long enough."""
-        for key in self._grace.take_due(self._clocks.monotonic_ns()):
+        due = self._grace.take_due(self._clocks.monotonic_ns())
+        self.expect(batch, due)
+        for key in due:
             writer = batch.writer(key.tenant)
             row = writer.turn(key.archive_id)
             if row is None or row.state is TurnState.ARCHIVED:
@@ -252,7 +262,9 @@ class TurnRecorder:
 
     def judge(self, batch: Batch, keys: Iterable[TurnKey]) -> None:
         """Begin or end the grace of turns whose blocks have changed."""
-        for key in sorted(keys):
+        changed = sorted(keys)
+        self.expect(batch, changed)
+        for key in changed:
             row = batch.writer(key.tenant).turn(key.archive_id)
             if row is None:
                 self._forget(key)

@@ -288,6 +288,17 @@ def test_the_same_turn_from_two_replicas_is_kept_once(archives: PostgresArchives
     assert archives.of("t").frequencies(["whale"]) == {"whale": 1}
 
 
+def test_a_statement_that_fails_unseen_undoes_its_transaction(archives: PostgresArchives) -> None:
+    with pytest.raises(psycopg.errors.NumericValueOutOfRange), archives.batch() as writer:
+        writer("t").set_fact("k", "v", 1)
+        writer("t").put_dead_letter(DeadLetter("l", "s", "why", b"what", 2**70))
+        writer("t").insert(a_turn(1))
+
+    assert archives.of("t").facts(after="", limit=9) == []
+    keep(archives, a_turn(2))
+    assert archives.of("t").stats().live_turns == 1
+
+
 def test_two_that_wait_for_each_others_tenants_are_parted(archives: PostgresArchives) -> None:
     both = threading.Barrier(2)
 

@@ -18,6 +18,7 @@ from shepherd_memory.archive.postgres_backup import copy_rows
 from shepherd_memory.archive.postgres_erasure import (
     beyond,
     bury,
+    deleted,
     erase_all,
     erase_session,
     remove_turns,
@@ -101,7 +102,7 @@ class PostgresArchive:
     @contextmanager
     def writing(self) -> Iterator[PostgresArchiveWriter]:
         """See `Archive.writing`."""
-        with self._pool.transaction() as connection:
+        with self._pool.pipelined() as connection:
             transaction = PostgresTransaction(self._pool, connection)
             writer = transaction.writer(self._tenant, self._number)
             yield writer
@@ -289,10 +290,9 @@ class PostgresArchive:
     def erase_fact(self, key: str) -> Erased:
         """See `Upkeep.erase_fact`."""
         with self._erasing() as transaction:
-            deleted = transaction.speaking_for(self._number).execute(
-                "DELETE FROM facts WHERE tenant = %s AND key = %s", (self._number, key)
-            )
-            return Erased(facts=deleted.rowcount)
+            connection = transaction.speaking_for(self._number)
+            facts = "DELETE FROM facts WHERE tenant = %s AND key = %s"
+            return Erased(facts=deleted(connection, facts, self._number, key))
 
     def erase_all(self, now_unix_ns: int) -> Erased:
         """Everything of the tenant, but for a tombstone."""
@@ -323,11 +323,11 @@ class PostgresArchive:
             yield transaction
 
     def _turns(self, where: str, **values: object) -> list[StoredTurn]:
-        with self._pool.transaction(self._number) as connection:
+        with self._pool.pipelined(self._number) as connection:
             return list(select_turns(connection, where, {"tenant": self._number, **values}))
 
     def _rows(self, statement: str, **values: object) -> list[DictRow]:
-        with self._pool.transaction(self._number) as connection:
+        with self._pool.pipelined(self._number) as connection:
             return connection.execute(statement, {"tenant": self._number, **values}).fetchall()
 
     def _paged(

@@ -35,15 +35,12 @@ def remove_turns(connection: Connection, tenant: int, archive_ids: Sequence[str]
     connection.execute(
         "DELETE FROM postings WHERE tenant = %s AND doc = ANY(%s::bigint[])", (tenant, docs)
     )
-    vectors = connection.execute(
-        "DELETE FROM vectors WHERE tenant = %s AND doc = ANY(%s::bigint[])", (tenant, docs)
-    )
-    notices = connection.execute(
-        "DELETE FROM notices WHERE tenant = %s AND archive_ids && %s::bytea[]",
-        (tenant, list(archive_ids)),
-    )
+    by_doc = "DELETE FROM vectors WHERE tenant = %s AND doc = ANY(%s::bigint[])"
+    vectors = deleted(connection, by_doc, tenant, docs)
+    telling = "DELETE FROM notices WHERE tenant = %s AND archive_ids && %s::bytea[]"
+    notices = deleted(connection, telling, tenant, list(archive_ids))
     _tell_readers(connection, tenant)
-    return Erased(turns=len(removed), vectors=vectors.rowcount, notices=notices.rowcount)
+    return Erased(turns=len(removed), vectors=vectors, notices=notices)
 
 
 def bury(connection: Connection, tenant: int, archive_ids: Sequence[str], now_unix_ns: int) -> None:
@@ -61,22 +58,17 @@ def erase_session(connection: Connection, tenant: int, session: str, now_unix_ns
     bury(connection, tenant, doomed, now_unix_ns)
     connection.execute(_BURY, (tenant, "session", session_name(session), now_unix_ns))
     erased = remove_turns(connection, tenant, doomed)
-    notices = connection.execute(
-        "DELETE FROM notices WHERE tenant = %s AND session = %s", (tenant, session)
+    of_session = "DELETE FROM {} WHERE tenant = %s AND session = %s"
+    return erased + Erased(
+        notices=deleted(connection, of_session.format("notices"), tenant, session),
+        dead_letters=deleted(connection, of_session.format("dead_letters"), tenant, session),
     )
-    letters = connection.execute(
-        "DELETE FROM dead_letters WHERE tenant = %s AND session = %s", (tenant, session)
-    )
-    return erased + Erased(notices=notices.rowcount, dead_letters=letters.rowcount)
 
 
 def erase_all(connection: Connection, tenant: int, now_unix_ns: int) -> Erased:
     """Everything of a tenant but its number and a tombstone; in its transaction."""
     gone = {
-        table: connection.execute(
-            f"DELETE FROM {table} WHERE tenant = %s",  # noqa: S608  constants only
-            (tenant,),
-        ).rowcount
+        table: deleted(connection, f"DELETE FROM {table} WHERE tenant = %s", tenant)  # noqa: S608  constants only
         for table in TENANT_TABLES
     }
     connection.execute(_BURY, (tenant, "tenant", "", now_unix_ns))
@@ -84,6 +76,14 @@ def erase_all(connection: Connection, tenant: int, now_unix_ns: int) -> Erased:
     return Erased(
         **{kind: gone[kind] for kind in ("turns", "vectors", "notices", "facts", "dead_letters")}
     )
+
+
+def deleted(connection: Connection, statement: str, *values: object) -> int:
+    """How many rows a DELETE removed."""
+    counted = f"WITH gone AS ({statement} RETURNING 1) SELECT count(*) AS number FROM gone"  # noqa: S608  constants only
+    row = connection.execute(counted, values).fetchone()
+    assert row is not None
+    return int(row["number"])
 
 
 def beyond(connection: Connection, tenant: int, quota: Quota) -> list[str]:

@@ -2,7 +2,8 @@
 
 What one replica leaves there, the next goes on from: taking over is what a
 restart is.  One transaction per applied batch, after that of the archives,
-under the same lease.  Hashes are stored modulo 2**64, signed.
+under the same lease; it does not wait for the disk, since it may lag behind the
+archives and is never ahead of them in the log.  Hashes are stored modulo 2**64, signed.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class PostgresIndex:
         """See `StreamState.save`."""
         touched = list(index.take_touched())
         records = [record for each in touched if (record := index.record(each)) is not None]
-        with self._pool.transaction(STREAMS) as connection:
+        with self._pool.pipelined(STREAMS) as connection:
+            connection.execute("SET LOCAL synchronous_commit = off")
             self._fence(connection)
             hashes = list(map(_signed, touched))
             for table in ("blocks", "holders"):

@@ -125,6 +125,23 @@ class PostgresPool:
             self.speak_for(connection, tenant)
             yield connection
 
+    @contextmanager
+    def pipelined(self, tenant: int | None = None) -> Iterator[Connection]:
+        """As `transaction`, without waiting for a statement's result until it is fetched.
+
+        An error of a statement whose result nobody fetches is raised by a later one, at the
+        latest before the commit; `rowcount` says nothing.
+        """
+        with (
+            available(self.name),
+            self._pool.connection() as connection,
+            connection.pipeline() as pipeline,
+            connection.transaction(),
+        ):
+            self.speak_for(connection, tenant)
+            yield connection
+            pipeline.sync()
+
     def speak_for(self, connection: Connection, tenant: int | None) -> None:
         """Make the rest of a transaction a tenant's."""
         connection.execute(self._begin, (tenant,))

@@ -61,7 +61,7 @@ def batch(
             if tenant not in writers:
                 number = number_of(tenant)
                 if transaction is None:
-                    connection = opened.enter_context(pool.transaction())
+                    connection = opened.enter_context(pool.pipelined())
                     if fence is not None:
                         fence(connection)
                     transaction = PostgresTransaction(pool, connection)

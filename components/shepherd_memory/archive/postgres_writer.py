@@ -48,7 +48,7 @@ class PostgresArchiveWriter(PostgresTurnWriter):
         """See `NoticeWriter.acknowledge`."""
         self.flush()
         heard = "UPDATE notices SET acknowledged = true WHERE tenant = %s AND notice_id = %s"
-        return self._write(heard, notice_id) > 0
+        return self._changes(heard, notice_id)
 
     def set_fact(self, key: str, value: str, now_unix_ns: int) -> None:
         """See `FactWriter.set_fact`."""
@@ -89,7 +89,7 @@ class PostgresArchiveWriter(PostgresTurnWriter):
 
     def drop_dead_letter(self, name: str) -> bool:
         """See `StreamWriter.drop_dead_letter`."""
-        return self._write("DELETE FROM dead_letters WHERE tenant = %s AND name = %s", name) > 0
+        return self._changes("DELETE FROM dead_letters WHERE tenant = %s AND name = %s", name)
 
     def position(self, name: str) -> Position | None:
         """See `StreamWriter.position`."""
@@ -98,13 +98,10 @@ class PostgresArchiveWriter(PostgresTurnWriter):
 
     def advance(self, name: str, position: Position) -> bool:
         """See `StreamWriter.advance`."""
-        moved = self._open().execute(
-            """INSERT INTO positions AS known VALUES (%s, %s, %s, %s) ON CONFLICT (tenant, name)
-            DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq
-            WHERE (excluded.epoch, excluded.seq) > (known.epoch, known.seq)""",
-            (self._number, name, position.epoch, position.seq),
-        )
-        return moved.rowcount > 0
+        moved = """INSERT INTO positions AS known VALUES (%s, %s, %s, %s)
+            ON CONFLICT (tenant, name) DO UPDATE SET epoch = excluded.epoch, seq = excluded.seq
+            WHERE (excluded.epoch, excluded.seq) > (known.epoch, known.seq)"""
+        return self._changes(moved, name, position.epoch, position.seq)
 
     def put_vectors(self, model: str, vectors: Iterable[StoredVectors]) -> None:
         """See `VectorWriter.put_vectors`."""
@@ -161,6 +158,6 @@ class PostgresArchiveWriter(PostgresTurnWriter):
         """The first row of a query whose first value is the tenant."""
         return self._open().execute(statement, (self._number, *values)).fetchone()
 
-    def _write(self, statement: str, *values: object) -> int:
-        """How many rows a statement changed whose first value is the tenant."""
-        return self._open().execute(statement, (self._number, *values)).rowcount
+    def _changes(self, statement: str, *values: object) -> bool:
+        """Whether a statement changed a row whose first value is the tenant."""
+        return self._first(f"{statement} RETURNING true AS changed", *values) is not None
