@@ -4,26 +4,42 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
+from shepherd_cli.supervisor import into_namespace
+
 _LISTENING = "0A"
+INTO_NAMESPACE = (sys.executable, "-I", "-S", into_namespace.__file__)
 
 
-def listeners(group: int) -> set[tuple[str, int]]:
-    """Address and port of every TCP socket on which a process group listens."""
+@cache
+def why_no_namespace() -> str:
+    """Why this machine lets nobody make a network namespace; empty where it does."""
+    argv = [*INTO_NAMESPACE, "true"]
+    return subprocess.run(argv, capture_output=True, text=True, check=False).stderr.strip()
+
+
+def listeners(group: int, tables: str = "/proc/net") -> set[tuple[str, int]]:
+    """Address and port of every TCP socket on which a process group listens.
+
+    `tables` are those of a network namespace: ours, or `/proc/PID/net`.
+    """
     sockets = set(_sockets(group))
     return {
         (_address(local.partition(":")[0]), int(local.partition(":")[2], 16))
         for table in ("tcp", "tcp6")
-        for _, local, _, state, *_, inode in _entries(table)
+        for _, local, _, state, *_, inode in _entries(f"{tables}/{table}")
         if state == _LISTENING and inode in sockets
     }
 
 
 def _entries(table: str) -> Iterator[list[str]]:
-    for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+    for line in Path(table).read_text().splitlines()[1:]:
         yield line.split()[:10]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,8 +21,8 @@ class System:
 
     parts: tuple[Part, ...]
     env: Mapping[str, str]
-    ports: frozenset[int]
-    """What a user on this machine may want to reach."""
+    ports: tuple[int, ...]
+    """What a user on this machine may want to reach, in the order in which they were asked for."""
 
     def of(self, role: Role) -> list[Part]:
         """The parts of one role, in order."""
@@ -44,8 +44,16 @@ class System:
         return self.of(Role.MEMORY)[0]
 
 
-def design(options: UpOptions, base_env: Mapping[str, str], free_port: Callable[[], int]) -> System:
-    """Give every part its ports and its neighbours."""
+def design(
+    options: UpOptions,
+    base_env: Mapping[str, str],
+    free_port: Callable[[], int],
+    shown_ports: Iterable[int] = (),
+) -> System:
+    """Give every part its ports and its neighbours.
+
+    `shown_ports` are another design's `ports`, of the same options, to be had again.
+    """
     run_dir = options.run_dir
     env = parts.environment(base_env, run_dir, log=options.log_level)
     env.setdefault("OMP_NUM_THREADS", "1")
@@ -53,7 +61,7 @@ def design(options: UpOptions, base_env: Mapping[str, str], free_port: Callable[
     env["DYN_LOG"] = f"{options.log_level},{_NOT_READY_YET}"
     if options.log_format == "json":
         env["DYN_LOGGING_JSONL"] = "true"
-    ports = _Ports(free_port)
+    ports = _Ports(free_port, shown_ports)
     built: list[Part] = []
     stream: tuple[str, ...] = ()
     if options.broker == "nats":
@@ -63,9 +71,10 @@ def design(options: UpOptions, base_env: Mapping[str, str], free_port: Callable[
         stream = ("--kv-events", "nats", "--kv-events-endpoint", broker.url)
     memory = parts.memory(ports.shown(), ports.shown(), run_dir / "memory")
     frontend = parts.frontend(ports.shown(), "--migration-limit", "3")
-    gateway = parts.gateway(options.port or ports.shown(), ports.shown(), frontend.url, memory.url)
+    at = ports.shown(options.port)
+    gateway = parts.gateway(at, ports.shown(), frontend.url, memory.url)
     built += [memory, *_workers(options, ports, stream), frontend, gateway]
-    return System(tuple(built), env, frozenset(ports.told) | ({options.port} - {0}))
+    return System(tuple(built), env, tuple(ports.told))
 
 
 def _workers(options: UpOptions, ports: _Ports, more: tuple[str, ...]) -> Iterator[Part]:
@@ -93,10 +102,11 @@ def _broker(ports: _Ports, run_dir: Path) -> Part:
 class _Ports:
     """Ports that nobody else has, and which of them a user is told of."""
 
-    def __init__(self, free_port: Callable[[], int]) -> None:
+    def __init__(self, free_port: Callable[[], int], shown: Iterable[int]) -> None:
         self._free_port = free_port
+        self._given = iter(shown)
+        self.told: list[int] = []
         self._taken: set[int] = set()
-        self.told: set[int] = set()
 
     def free(self) -> int:
         while (port := self._free_port()) in self._taken:
@@ -104,7 +114,7 @@ class _Ports:
         self._taken.add(port)
         return port
 
-    def shown(self) -> int:
-        port = self.free()
-        self.told.add(port)
+    def shown(self, wanted: int = 0) -> int:
+        port = next(self._given, wanted) or self.free()
+        self.told.append(port)
         return port

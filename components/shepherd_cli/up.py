@@ -22,7 +22,7 @@ from shepherd_cli.probing import answers, offers
 from shepherd_cli.stack import free_port
 from shepherd_cli.supervisor.decisions import Outcome
 from shepherd_cli.supervisor.forwarder import Forwarder
-from shepherd_cli.supervisor.isolation import IsolationError, enter
+from shepherd_cli.supervisor.isolation import handed_over, start_anew
 from shepherd_cli.supervisor.lines import json_lines, text_lines
 from shepherd_cli.supervisor.log_files import LogFiles
 from shepherd_cli.supervisor.stack_log import StackLog
@@ -53,16 +53,20 @@ def run_up(argv: Sequence[str]) -> int:
     options = resolved.config
     try:
         options.run_dir.mkdir(parents=True, exist_ok=True)
+        listeners = handed_over(os.environ)
+        if options.isolate and listeners is None:
+            ports = design(options, os.environ, free_port).ports
+            start_anew(ports, ("shepherd_cli", "up", *argv))
         with _only_one(options.run_dir):
-            system = design(options, os.environ, free_port)
-            listeners = enter(system.ports) if options.isolate else []
-            outcome, last_lines = asyncio.run(_Up(options, system, listeners).run())
-    except (OSError, IsolationError) as error:
+            shown = [listener.getsockname()[1] for listener in listeners or ()]
+            system = design(options, os.environ, free_port, shown)
+            outcome, last_lines = asyncio.run(_Up(options, system, listeners or ()).run())
+    except OSError as error:
         return _end(str(error), UNUSABLE)
     if outcome.culprit is None:
         return outcome.exit_code
-    shown = "".join(f"\n    {line}" for line in last_lines)
-    return _end(f"{outcome.reason}; its last lines:{shown}", outcome.exit_code)
+    said = "".join(f"\n    {line}" for line in last_lines)
+    return _end(f"{outcome.reason}; its last lines:{said}", outcome.exit_code)
 
 
 class _Up:

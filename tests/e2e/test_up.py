@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from listeners import listeners, why_no_namespace
 from shepherd_tiny_chat.corpus.small_talk import KNOWLEDGE as QUESTIONS
 from up_command import Up, until
 
@@ -34,7 +36,7 @@ def up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
         each.kill()
 
 
-def get(url: str) -> Any:
+def get(url: str | urllib.request.Request) -> Any:
     with urllib.request.urlopen(url, timeout=10) as response:
         return json.load(response)
 
@@ -84,3 +86,38 @@ def test_up_restarts_what_is_killed_and_ends_in_order(
     assert lines[-1] == "everything has ended: SIGHUP"
     assert "serving" in (tmp_path / "logs" / "gateway.log").read_text()
     assert system.left() == []
+
+
+def open_to_others(pids: list[int], seen_from: int) -> set[tuple[str, int]]:
+    """Where processes listen beyond loopback, among the sockets of the namespace of one of them."""
+    table = f"/proc/{seen_from}/net"
+    found = {place for pid in pids for place in listeners(os.getpgid(pid), table)}
+    return {place for place in found if not ipaddress.ip_address(place[0]).is_loopback}
+
+
+@pytest.mark.skipif(bool(why_no_namespace()), reason=why_no_namespace())
+def test_an_isolated_system_is_reached_on_loopback_alone_and_dies_with_its_supervisor(
+    up: Callable[..., Up],
+) -> None:
+    system = up("--isolate", "--engine", "fake", "--log-format", "json", "--served-model-name", "m")
+    system.welcome()
+    status = system.status()
+    pids = [each.pid for each in status.processes if each.pid is not None]
+    assert len(pids) == 5
+
+    body = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "max_tokens": 8}
+    request = urllib.request.Request(
+        system.of("gateway").url + "/v1/chat/completions",
+        json.dumps(body).encode(),
+        {"content-type": "application/json"},
+    )
+    assert get(request)["choices"][0]["message"]["role"] == "assistant"
+    assert open_to_others(pids, seen_from=pids[0]), "Dynamo listens on every interface there is"
+    assert open_to_others([status.pid, *pids], seen_from=os.getpid()) == set()
+    interfaces = Path(f"/proc/{pids[0]}/net/dev").read_text().splitlines()[2:]
+    assert [line.partition(":")[0].strip() for line in interfaces] == ["lo"]
+
+    said = [json.loads(line) for line in system.log().splitlines()]
+    assert {line["process"] for line in said} >= {"shepherd", "memory", "decode", "gateway"}
+    system.process.kill()
+    until(lambda: system.left() == [])

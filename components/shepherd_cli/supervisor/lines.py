@@ -45,7 +45,7 @@ def json_lines(now_unix_s: Callable[[], float]) -> Show:
             time = datetime.fromtimestamp(now_unix_s(), UTC).isoformat(timespec="microseconds")
             stamp = time.replace("+00:00", "Z")
             said = {"time": stamp, "level": "INFO", "target": process, "message": line}
-        return json.dumps({"process": process} | said, ensure_ascii=False)
+        return json.dumps({"process": process} | said | {"process": process}, ensure_ascii=False)
 
     return show
 
