@@ -170,9 +170,10 @@ def _first(
 
 def _warn_of_near_misses(options: Mapping[str, Option], environ: Mapping[str, str]) -> None:
     known = {variable for option in options.values() for variable in option.env} | {CONFIG_ENV}
+    ours = [each.removeprefix(ENV_PREFIX) for each in known if each.startswith(ENV_PREFIX)]
     for variable in environ:
         if variable.startswith(ENV_PREFIX) and variable not in known:
-            hint = nearest(variable, known)
+            hint = nearest(variable.removeprefix(ENV_PREFIX), ours, before=ENV_PREFIX)
             if hint:
                 log.warning("%s is not a variable of this process%s", variable, hint)
 

@@ -191,10 +191,10 @@ def convert(option: Option, value: object, spelled: str) -> Any:
     return option.enum(typed) if option.enum else typed
 
 
-def nearest(word: str, candidates: Iterable[str]) -> str:
-    """A hint such as "; did you mean 'prefill'?", or nothing."""
+def nearest(word: str, candidates: Iterable[str], *, before: str = "") -> str:
+    """A hint such as "; did you mean 'prefill'?", or nothing; `before` stands before every name."""
     matches = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.6)
-    return f"; did you mean {matches[0]!r}?" if matches else ""
+    return f"; did you mean {before + matches[0]!r}?" if matches else ""
 
 
 def _as_text(value: object) -> str:

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from shepherd_cli.kv.bridge_metrics import BridgeCollector
 from shepherd_cli.kv.bridge_options import BridgeOptions, load_options
 from shepherd_cli.kv.record import url_of
+from shepherd_cli.kv.sources import DYNAMO_LOG
 from shepherd_cli.kv.terminal import UNUSABLE_FILE, USAGE, CommandError, say, write
 from shepherd_config import OptionError, Resolved
 from shepherd_events.block_hash import HASH_ALGO, root_hash
@@ -135,7 +136,7 @@ class BridgeStreams:
 def _register(options: BridgeOptions, streams: BridgeStreams, cleanup: AsyncExitStack) -> None:
     if not options.register:
         return
-    os.environ.setdefault("DYN_LOG", "error")  # it warns of its own end, which is ordinary here
+    os.environ.setdefault("DYN_LOG", DYNAMO_LOG)
     from shepherd_cli.kv.bridge_discovery import BridgePresence  # noqa: PLC0415 - imports dynamo
 
     presence = BridgePresence(options, streams.descriptors)

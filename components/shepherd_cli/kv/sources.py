@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 _QUIET_S = 0.75
 """A directory that shows nothing new for so long has shown everything."""
 
+DYNAMO_LOG = "error,dynamo_runtime::storage::kv=off"
+"""What is heard of Dynamo: not that its watch has ended, which is ordinary here."""
+
 _DISCOVERY = "Where streams are"
 _SECURITY = "Security"
 
@@ -161,7 +164,7 @@ class Source:
         if urls:
             yield FixedDirectory([await self._resolved(url) for url in urls])
             return
-        os.environ.setdefault("DYN_LOG", "error")  # it warns of its own end, which is ordinary here
+        os.environ.setdefault("DYN_LOG", DYNAMO_LOG)
         from shepherd_events.dynamo_directory import (  # noqa: PLC0415 - URLs need no dynamo
             DynamoDirectory,
         )
