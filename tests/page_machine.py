@@ -25,8 +25,8 @@ from shepherd_cli.stack import free_port
 
 ROOT = Path(__file__).parent.parent
 PORTS = (8000, 8080, 8081, 8765, 8766, 9090, 9091, 9092, 9093, 5557, 5558, 5600)
-START_S = 60.0
-COMMAND_S = 60.0
+START_S = 120.0
+COMMAND_S = 90.0
 _READY = {
     "dynamo.frontend": ("--http-port", 8000, "/v1/models"),
     "shepherd_worker": ("--system-port", 0, "/health"),

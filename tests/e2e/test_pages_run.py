@@ -12,7 +12,7 @@ import pytest
 from page_blocks import RUN_LANGUAGES, SHOWN_LANGUAGES, Block, blocks_of, typed_in
 from page_machine import ROOT, Machine
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(360)]
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = {str(page.relative_to(ROOT)): blocks_of(page, ROOT) for page in PAGES}
