@@ -70,7 +70,7 @@ def main() -> int:
     maker = ShardMaker(
         out / "tokenizer.json", out / TEMPLATE, options.seed, options.tokens_per_batch
     )
-    with _Shards(maker, options) as shards:
+    with (making := _Shards(maker, options)) as shards:
         model = train(recipe, _digested(shards, digests), options.device, report)
     model.to(torch.bfloat16).save_pretrained(out)
     trained = perf_counter()
@@ -84,6 +84,7 @@ def main() -> int:
         "machine": _machine(options.device),
         "seconds": {
             "training": round(trained - began),
+            "waiting_for_data": round(making.seconds_waited),
             "evaluation": round(perf_counter() - trained),
         },
         "held_out": {"cases": options.cases, "bars": BARS} | _shares(scores),
@@ -133,12 +134,22 @@ class _Shards:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         self._pool = multiprocessing.get_context("spawn").Pool(options.processes)
         self._shards = self._pool.imap(maker, range(options.shards))
+        self._count: int = options.shards
+        self.seconds_waited = 0.0
+        """That the training stood still because the data was not made yet."""
 
     def __enter__(self) -> Iterator[Shard]:
-        return self._shards
+        return self._waited_for()
 
     def __exit__(self, *_: object) -> None:
         self._pool.terminate()
+
+    def _waited_for(self) -> Iterator[Shard]:
+        for _ in range(self._count):
+            began = perf_counter()
+            shard = next(self._shards)
+            self.seconds_waited += perf_counter() - began
+            yield shard
 
 
 def _digested(shards: Iterator[Shard], digests: list[bytes]) -> Iterator[Shard]:
@@ -174,7 +185,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--shards", type=int, default=310, help="of 2048 conversations")
+    parser.add_argument("--shards", type=int, default=240, help="of 2048 conversations")
     parser.add_argument("--tokens-per-batch", type=int, default=65_536)
     parser.add_argument("--processes", type=int, default=2, help="that make data")
     parser.add_argument("--cases", type=int, default=500, help="held-out, of each skill")

@@ -38,8 +38,20 @@ _ASKED = _lines(
 )
 
 
+_VAGUE_SHARE = 0.3
+"""Of the clauses, those that sound like a fact and name none."""
+_IT = _lines("it|it|it|that|this|something|everything|my day|life")
+_IS = _lines("is|is|was|will be|must be|is not|has been|feels like|stays|looks like it is")
+_WHERE = _lines(
+    "in|on|near|behind|under|over|beyond|at the end of|at the bottom of|in the middle of|part of|out of|far from|about|for|like|just|more than"
+)
+
+
 def clause(random: Random) -> str:
     """Half a sentence, lower case but for "I"."""
+    if random.random() < _VAGUE_SHARE:
+        where = f"{random.choice(_WHERE)} {_thing(random)}"
+        return f"{random.choice(_IT)} {random.choice(_IS)} {where}{random.choice(_WHEN)}"
     return f"{random.choice(_WHO)} {random.choice(_DID)} {_thing(random)}{random.choice(_WHEN)}"
 
 

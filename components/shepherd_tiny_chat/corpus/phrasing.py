@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 
-from shepherd_tiny_chat.corpus import chatter
+from shepherd_tiny_chat.corpus import chatter, words
 from shepherd_tiny_chat.corpus.relations import Choices, Relation
 from shepherd_tiny_chat.corpus.words import Split, drawn
 
@@ -42,6 +43,8 @@ def new_fact(random: Random, split: Split, relation: Relation) -> Fact:
 
 def new_value(random: Random, split: Split, relation: Relation) -> str:
     """A value of the split."""
+    if split == "train":
+        return drawn(random, split, partial(words.unheard_of, draw=relation.value))
     return drawn(random, split, relation.value)
 
 
@@ -61,7 +64,7 @@ _TELL_PHRASE = Choices(
     ("{p} is {v}", "{v} is {p}", "as for {p}, it is {v}", "if you ask for {p}: {v}", "{p}: {v}", "remember {p}, it is {v}", "about {p}: it is {v}", "I can tell you {p}, it is {v}", "let me tell you {p}: {v}", "here is {p}: {v}", "you asked for {p}, it is {v}", "{p} was {v}", "write down {p}, {v}", "take {v} as {p}", "{p} will be {v}"),
     ("note down {v} as {p}", "may I tell you about {p}: {v}", "{p}, that is {v}"),
 )  # fmt: skip
-_BY_TALK_SHARE = 0.15
+_BY_TALK_SHARE = 0.2
 """Of the training's sentences that something stands before, and after."""
 _CORRECTIONS = Choices(
     ( "No, wait, {told}.", "Sorry, I made a mistake: {told}.", "Actually, {told}.", "No, that was wrong, {told}.", "Correction: {told}.", "I was wrong, {told}.", "That has changed: {told}.", "No, it is {v}.", "Sorry, I meant {v}.", "Actually it is {v}, not {old}.", "I mixed that up: it is {v}.", "It is not {old} any more, it is {v} now.", "Not {old}! {v}."),

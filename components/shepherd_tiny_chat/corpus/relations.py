@@ -14,7 +14,7 @@ from random import Random
 from shepherd_tiny_chat.corpus import words
 from shepherd_tiny_chat.corpus.words import Draw, Split, drawn
 
-UNHEARD_OF_SHARE = 0.35
+UNHEARD_OF_SHARE = 0.5
 """Of the subjects in training that are made up, so that subjects are copied and not guessed."""
 
 

@@ -103,6 +103,13 @@ _PLACES = ("in", "under", "behind", "on", "next to", "inside", "near")
 _MATERIALS = _words(
     "wood steel glass paper leather copper stone wool silk clay bamboo rubber cotton bronze plastic wax felt iron"
 )
+_DOINGS = _words(
+    "peel hold open clean paint print grind lift cook cool roll fold pack mend sharpen water heat melt press catch turn hang burn count"
+)
+"""What a thing may be for: "peel" makes a peeler."""
+_ENDINGS = _words(
+    "er or ing ment let ette scope meter ine ure ella ist ade ium ics oid ula age ful ness ery phone graph"
+)
 
 
 def name(random: Random) -> str:
@@ -111,9 +118,49 @@ def name(random: Random) -> str:
 
 
 def made_up_noun(random: Random) -> str:
-    """A thing that nobody has heard of, at times with an adjective."""
-    noun = _made_up(random)
-    return f"{random.choice(_ADJECTIVES)} {noun}" if random.random() < 0.4 else noun
+    """A thing that nobody has heard of, of one to three words."""
+    kind = random.random()
+    if kind < 0.3:
+        noun = _two_words(random)
+    elif kind < 0.5:
+        noun = _compound(random)
+    elif kind < 0.65:
+        noun = _made_up(random) + random.choice(_ENDINGS)
+    else:
+        noun = _made_up(random)
+    return f"{random.choice(_ADJECTIVES)} {noun}" if random.random() < 0.25 else noun
+
+
+def unheard_of(random: Random, draw: Draw) -> str:
+    """A value of `draw`, or a word that stands in its place though nobody has heard of it.
+
+    Of instruments, trades and the like there are so few that a model would learn them by
+    heart instead of reading them.
+    """
+    if draw in _FEW and random.random() < _UNHEARD_OF_VALUES:
+        return made_up_noun(random)
+    return draw(random)
+
+
+def _two_words(random: Random) -> str:
+    """Two words for one thing, such as "honey drawer": each alone says something else."""
+    first = random.choice((_THINGS, _FURNITURE, _TASTES, _MATERIALS, _HOBBIES, _DOINGS))
+    second = random.choice((_THINGS, _FURNITURE, _DISHES, _HOBBIES, _INSTRUMENTS))
+    words = [random.choice(first), random.choice(second)]
+    if random.random() < 0.5:
+        words[random.randrange(2)] = _made_up(random)
+    if random.random() < 0.15:
+        words[0] += random.choice(("ed", "ing", "er"))
+    return " ".join(words)
+
+
+def _compound(random: Random) -> str:
+    """Two words in one, such as "candlepeeler"."""
+    first = random.choice(_THINGS) if random.random() < 0.5 else _made_up(random)
+    kind = random.random()
+    if kind < 0.4:
+        return first + random.choice(_DOINGS) + random.choice(("er", "er", "er", "ing"))
+    return first + (random.choice(_FURNITURE) if kind < 0.6 else _made_up(random))
 
 
 def city(random: Random) -> str:
@@ -207,3 +254,8 @@ def material(random: Random) -> str:
 def _ordinal(day: int) -> str:
     ending = {1: "st", 2: "nd", 3: "rd"}.get(day % 10, "th")
     return f"{day}{'th' if 11 <= day <= 13 else ending}"
+
+
+_FEW = frozenset((instrument, hobby, language, material, job))
+_UNHEARD_OF_VALUES = 0.4
+"""Of the training's values of those kinds."""

@@ -9,7 +9,7 @@ begins at position 0, as it does when it is served.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,9 +21,16 @@ from tokenizers import Tokenizer
 
 from shepherd_events.chat_template import ChatTemplate, Conversation
 from shepherd_tiny_chat.corpus.conversations import Talk, conversation
-from shepherd_tiny_chat.training.tokenizer import IM_END, IM_START, MAX_POSITIONS
+from shepherd_tiny_chat.training.tokenizer import IM_END, IM_START, MAX_POSITIONS, thinned
 
 CONVERSATIONS_PER_SHARD = 2048
+THINNED_SHARE = 0.6
+"""Of the conversations, those whose words are cut into smaller pieces than when it is served:
+so that copying any pieces is learned, and not only those that the words of the corpus have."""
+_THINNED_ALIKE = 64
+"""Conversations that share one thinned tokenizer."""
+_MOST_THINNED = 0.25
+"""Of the merges that a thinned tokenizer lacks; the least is none."""
 PADDED_TO = 64
 """Batches are as long as a multiple of this, so that there are few shapes."""
 ASSISTANT_WEIGHT, OTHER_WEIGHT = 1.0, 0.1
@@ -64,26 +71,49 @@ class ShardMaker:
         texts = [
             render(template, conversation(random, "train")) for _ in range(CONVERSATIONS_PER_SHARD)
         ]
-        tokenizer = _tokenizer(self.tokenizer_path)
-        encoded = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        rows = [np.array(each.ids[:MAX_POSITIONS], dtype=np.uint16) for each in encoded]
-        digest = hashlib.sha256(b"".join(row.tobytes() for row in rows)).digest()
-        batches = list(self._batches(rows, Weigher(tokenizer)))
+        rows = list(self._rows(random, texts))
+        digest = hashlib.sha256(b"".join(row.token_ids.tobytes() for row in rows)).digest()
+        batches = list(_batches(rows, self.tokens_per_batch))
         random.shuffle(batches)
         return Shard(tuple(batches), digest)
 
-    def _batches(self, rows: list[NDArray[np.uint16]], weigh: Weigher) -> Iterator[Batch]:
-        rows = sorted(rows, key=len, reverse=True)
-        while rows:
-            length = -(-len(rows[0]) // PADDED_TO) * PADDED_TO
-            count = max(1, self.tokens_per_batch // length)
-            taken, rows = rows[:count], rows[count:]
-            token_ids = np.zeros((len(taken), length), dtype=np.uint16)
-            weights = np.zeros((len(taken), length), dtype=np.float16)
-            for place, row in enumerate(taken):
-                token_ids[place, : len(row)] = row
-                weights[place, : len(row)] = weigh(row)
-            yield Batch(token_ids, weights)
+    def _rows(self, random: Random, texts: Sequence[str]) -> Iterator[_Row]:
+        """Each text as tokens, in order: the last ones by thinned tokenizers."""
+        whole = _tokenizer(self.tokenizer_path)
+        num_whole = round(len(texts) * (1 - THINNED_SHARE))
+        yield from _encoded(whole, texts[:num_whole])
+        for begin in range(num_whole, len(texts), _THINNED_ALIKE):
+            tokenizer = thinned(whole, random, random.uniform(0, _MOST_THINNED))
+            yield from _encoded(tokenizer, texts[begin : begin + _THINNED_ALIKE])
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One conversation: both arrays are [tokens]."""
+
+    token_ids: NDArray[np.uint16]
+    weights: NDArray[np.float16]
+
+
+def _encoded(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[_Row]:
+    weigh = Weigher(tokenizer)
+    for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False):
+        token_ids = np.array(encoding.ids[:MAX_POSITIONS], dtype=np.uint16)
+        yield _Row(token_ids, weigh(token_ids))
+
+
+def _batches(rows: list[_Row], tokens_per_batch: int) -> Iterator[Batch]:
+    rows = sorted(rows, key=lambda row: len(row.token_ids), reverse=True)
+    while rows:
+        length = -(-len(rows[0].token_ids) // PADDED_TO) * PADDED_TO
+        count = max(1, tokens_per_batch // length)
+        taken, rows = rows[:count], rows[count:]
+        token_ids = np.zeros((len(taken), length), dtype=np.uint16)
+        weights = np.zeros((len(taken), length), dtype=np.float16)
+        for place, row in enumerate(taken):
+            token_ids[place, : len(row.token_ids)] = row.token_ids
+            weights[place, : len(row.token_ids)] = row.weights
+        yield Batch(token_ids, weights)
 
 
 class Weigher:

@@ -7,6 +7,7 @@ import json
 from array import array
 from functools import cache
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from shepherd_events.transcript import TokenizerAssets, TranscriptReader
 from shepherd_tiny_chat import MODEL_DIR, SEARCH_MEMORY, search_query
 from shepherd_tiny_chat.evaluation.scores import BARS, evaluate
 from shepherd_tiny_chat.training.batches import ShardMaker
+from shepherd_tiny_chat.training.tokenizer import thinned
 
 FILES = {
     "chat_template.jinja",
@@ -69,12 +71,11 @@ def test_the_weights_are_those_that_the_log_tells_of() -> None:
     assert weights == log()["weights_sha256"]
 
 
-def test_the_log_says_which_bars_it_reached() -> None:
-    """One is missed; the card says so (Limits).  A model that reaches it must change this test."""
+def test_the_log_says_that_every_bar_was_reached() -> None:
     missed = {skill for skill, bar in BARS.items() if log()["held_out"][skill]["share"] < bar}
 
     assert log()["held_out"]["bars"] == BARS
-    assert missed == {"in_context"}
+    assert missed == set()
 
 
 def test_its_card_says_license_and_scores() -> None:
@@ -90,6 +91,16 @@ def test_its_card_says_license_and_scores() -> None:
 @given(st.text())
 def test_no_text_is_unknown_to_its_tokenizer(text: str) -> None:
     assert tokenizer().decode(tokenizer().encode(text).ids, skip_special_tokens=False) == text
+
+
+def test_a_thinned_tokenizer_cuts_the_same_text_into_more_pieces() -> None:
+    text = "the colour of my garden shed"
+    thin = thinned(tokenizer(), Random(0), 0.25)
+
+    assert len(thin.encode(text).ids) > len(tokenizer().encode(text).ids)
+    assert thin.decode(thin.encode(text).ids) == text
+    assert thin.token_to_id("<|im_end|>") == tokenizer().token_to_id("<|im_end|>")
+    assert thinned(tokenizer(), Random(0), 0).encode(text).ids == tokenizer().encode(text).ids
 
 
 def test_the_data_is_that_of_the_log() -> None:
