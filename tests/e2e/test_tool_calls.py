@@ -14,10 +14,11 @@ from openai_client import Client
 from shepherd_cli.chat import server_sent_events
 from shepherd_cli.stack import Stack
 from shepherd_tiny_chat import MODEL_DIR, SEARCH_MEMORY
+from shepherd_tiny_chat.corpus import recall
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 ARGS = ("--model", str(MODEL_DIR), "--num-kv-blocks", "64", "--dyn-tool-call-parser", "hermes")
-NOTICE = 'NOTICE: Conversation regarding "My cat is called Tibbles." was evicted from context.'
+NOTICE = recall.notice("My cat is called Tibbles.")
 ASKED: list[dict[str, Any]] = [
     {"role": "user", "content": "Hello!"},
     {"role": "assistant", "content": "Hello! How can I help you?"},
