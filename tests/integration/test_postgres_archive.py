@@ -14,7 +14,7 @@ import pytest
 from psycopg import sql
 
 from archive_samples import a_notice, a_turn, keep
-from postgres_server import OWNER, PostgresServer, why_not
+from postgres_server import OWNER, SERVICE, PostgresServer, why_not
 from shepherd_memory.archive.fake import FakeArchives
 from shepherd_memory.archive.files import SqliteArchives
 from shepherd_memory.archive.postgres import PostgresArchives
@@ -111,6 +111,90 @@ def test_the_owner_is_bound_by_the_policies_as_well(
     with psycopg.connect(postgres.url(OWNER)) as connection:
         count = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(options.schema, table))
         assert connection.execute(count).fetchone() == (0,)
+
+
+def tables_of(postgres: PostgresServer, options: PostgresOptions) -> list[str]:
+    """Every table and partition of a schema, those that hold no rows of tenants left out."""
+    found = postgres.execute(
+        f"""SELECT relname FROM pg_class WHERE relkind IN ('r', 'p')
+        AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = '{options.schema}')"""
+    )
+    open_to_all = {"schema_version", "leases", "tenants"}
+    return sorted({str(name) for (name,) in found} - open_to_all)
+
+
+def test_a_connection_that_forgets_its_tenant_or_names_another_sees_and_changes_nothing(
+    postgres: PostgresServer, options: PostgresOptions, archives: PostgresArchives
+) -> None:
+    fill(archives, "t")
+    other = archives.of("u").number
+    tables = tables_of(postgres, options)
+
+    assert {*TENANT_TABLES, *STREAM_TABLES} < set(tables), "partitions are there as well"
+    for said in (None, "", str(other)):
+        with psycopg.connect(options.url, autocommit=True) as connection:
+            if said is not None:
+                connection.execute("SELECT set_config('shepherd.tenant', %s, false)", (said,))
+            for table in tables:
+                name = sql.Identifier(options.schema, table)
+                for statement in ("SELECT * FROM {}", "DELETE FROM {}"):
+                    done = connection.execute(sql.SQL(statement).format(name))
+                    assert (table, done.rowcount) == (table, 0)
+    assert archives.of("t").stats().archived_turns == 1
+
+
+def test_every_table_is_closed_to_its_owner_and_the_services_role_owns_none(
+    postgres: PostgresServer, options: PostgresOptions
+) -> None:
+    found = postgres.execute(
+        f"""SELECT relname, relrowsecurity AND relforcerowsecurity, pg_get_userbyid(relowner)
+        FROM pg_class WHERE relkind IN ('r', 'p')
+        AND relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = '{options.schema}')"""
+    )
+    roles = postgres.execute(
+        f"SELECT rolsuper, rolbypassrls, rolcreaterole FROM pg_roles WHERE rolname = '{SERVICE}'"
+    )
+
+    assert {owner for _, _, owner in found} == {OWNER}
+    assert {name for name, is_closed, _ in found if not is_closed} == {"schema_version", "leases"}
+    assert roles == [(False, False, False)]
+
+
+def test_a_store_of_version_1_is_divided_and_nothing_of_it_is_lost(
+    postgres: PostgresServer, options: PostgresOptions
+) -> None:
+    old = replace(options, schema=f"{options.schema}old")
+    owner = replace(old, url=postgres.url(OWNER))
+    prepare(old, owner, MIGRATIONS[:1])
+    pool = PostgresPool(old)
+    archives = PostgresArchives(pool)
+    for tenant in "tu":
+        keep(archives, a_turn(1, "whale", tenant=tenant), tenant=tenant, archived=True)
+        keep(archives, *(a_turn(each, tenant=tenant) for each in (2, 3)), tenant=tenant)
+    fill(archives, "v")
+
+    def told() -> list[object]:
+        return [
+            [
+                list(archive.live_turns()),
+                archive.turns("s", after=0, limit=9),
+                list(archive.documents(after=0)),
+                archive.frequencies(["whale"]),
+                list(archive.vectors("m", after=0)),
+                archive.notices(session=None, state=None, after=0, limit=9),
+                archive.stats(),
+            ]
+            for archive in map(archives.of, "tuv")
+        ]
+
+    before = told()
+    prepare(old, owner)
+
+    assert told() == before
+    keep(archives, a_turn(4, "whale"), archived=True)
+    assert [turn.ordinal for turn in archives.of("t").live_turns()] == [2, 3]
+    assert [hit.turn.ordinal for hit in search(archives.of("t"), "whale", 5)] == [4, 1]
+    pool.close()
 
 
 def test_a_role_that_passes_by_the_policies_is_refused(postgres: PostgresServer) -> None:
@@ -342,8 +426,10 @@ def test_what_was_erased_is_in_no_table_and_a_vacuum_takes_it_from_the_pages(
         assert postgres.execute(f"SELECT count(*) FROM {name}") == [(0,)]
         postgres.execute(f"VACUUM {name}")
     table = sql.Identifier(options.schema, "turns").as_string(None)
-    ((path,),) = postgres.execute(f"SELECT pg_relation_size('{table}')")
-    assert path == 0, "no page is left"
+    ((size,),) = postgres.execute(
+        f"SELECT sum(pg_relation_size(relid)) FROM pg_partition_tree('{table}')"
+    )
+    assert size == 0, "no page is left"
 
 
 def test_a_server_killed_in_a_transaction_has_nothing_of_it_and_is_found_again(

@@ -21,10 +21,15 @@ _LOCK = 0x5348_4550  # "SHEP"
 _PRIVILEGES = (
     "GRANT USAGE ON SCHEMA {schema} TO {role}",
     "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}",
+    "GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {role}",
 )
 
 
-def prepare(options: PostgresOptions, owner: PostgresOptions | None = None) -> None:
+def prepare(
+    options: PostgresOptions,
+    owner: PostgresOptions | None = None,
+    migrations: Sequence[str] = MIGRATIONS,
+) -> None:
     """Make or migrate the schema as `owner`, where there is one, and check the role of `options`.
 
     Raises:
@@ -35,10 +40,10 @@ def prepare(options: PostgresOptions, owner: PostgresOptions | None = None) -> N
     with available(options.name), _connected(options) as connection:
         role = _checked_role(connection)
         if owner is None:
-            _bring_up_to_date(connection, options, role)
+            _bring_up_to_date(connection, options, role, migrations)
             return
     with available(owner.name), _connected(owner) as connection:
-        _bring_up_to_date(connection, options, role)
+        _bring_up_to_date(connection, options, role, migrations)
 
 
 def _connected(options: PostgresOptions) -> psycopg.Connection[DictRow]:
@@ -62,18 +67,22 @@ def _checked_role(connection: psycopg.Connection[DictRow]) -> str:
 
 
 def _bring_up_to_date(
-    connection: psycopg.Connection[DictRow], options: PostgresOptions, role: str
+    connection: psycopg.Connection[DictRow],
+    options: PostgresOptions,
+    role: str,
+    migrations: Sequence[str],
 ) -> None:
     schema = sql.Identifier(options.schema)
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         connection.execute(sql.SQL("SET LOCAL search_path TO {}").format(schema))
         found = _version(connection, options.schema)
-        _check_version(options, found)
-        if found == len(MIGRATIONS):
+        if found > len(migrations):
+            raise SchemaVersionError(options.name, found, len(migrations))
+        if found == len(migrations):
             return
         try:
-            _migrate(connection, schema, MIGRATIONS[found:])
+            _migrate(connection, schema, migrations, found)
             for privilege in _PRIVILEGES:
                 connection.execute(
                     sql.SQL(privilege).format(schema=schema, role=sql.Identifier(role))
@@ -81,7 +90,7 @@ def _bring_up_to_date(
         except psycopg.errors.InsufficientPrivilege as error:
             raise ArchiveAccessError(
                 f"the schema {options.schema!r} is of version {found}, this program needs "
-                f"{len(MIGRATIONS)}, and the role may not change it: {error.diag.message_primary}; "
+                f"{len(migrations)}, and the role may not change it: {error.diag.message_primary}; "
                 "name the owner's URL in --archive-owner-url-file"
             ) from error
 
@@ -97,19 +106,17 @@ def _version(connection: psycopg.Connection[DictRow], schema: str) -> int:
     return int(row["version"])
 
 
-def _check_version(options: PostgresOptions, found: int) -> None:
-    if found > len(MIGRATIONS):
-        raise SchemaVersionError(options.name, found, len(MIGRATIONS))
-
-
 def _migrate(
-    connection: psycopg.Connection[DictRow], schema: sql.Identifier, steps: Sequence[str]
+    connection: psycopg.Connection[DictRow],
+    schema: sql.Identifier,
+    migrations: Sequence[str],
+    found: int,
 ) -> None:
     """All missing steps, in the open transaction."""
     connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(schema))
-    for step in steps:
+    for step in migrations[found:]:
         for statement in step.split(";\n"):
             connection.execute(statement)
     connection.execute("CREATE TABLE IF NOT EXISTS schema_version (version integer NOT NULL)")
     connection.execute("DELETE FROM schema_version")
-    connection.execute("INSERT INTO schema_version VALUES (%s)", (len(MIGRATIONS),))
+    connection.execute("INSERT INTO schema_version VALUES (%s)", (len(migrations),))

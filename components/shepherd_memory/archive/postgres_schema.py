@@ -5,9 +5,13 @@ and sorts alike whatever the database's collation.  Rows belong to a tenant by
 its number; the policies show them to transactions that say that number in
 `shepherd.tenant`, and to nobody else, the owner included.  Number 0 is nobody's:
 it opens what is known of the streams.
+
+Version 2 divides the big tables among partitions, see `postgres_partitions.py`.
 """
 
 from __future__ import annotations
+
+from shepherd_memory.archive.postgres_partitions import PARTITIONED
 
 _TENANTS = """CREATE TABLE tenants (
     tenant bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -177,5 +181,7 @@ _POLICIES = ";\n".join(
     ]
 )
 
-MIGRATIONS: tuple[str, ...] = (f"{_TENANTS};\n{_TURNS};\n{_RECORDS};\n{_STREAMS};\n{_POLICIES}",)
+_VERSION_1 = f"{_TENANTS};\n{_TURNS};\n{_RECORDS};\n{_STREAMS};\n{_POLICIES}"
+
+MIGRATIONS: tuple[str, ...] = (_VERSION_1, PARTITIONED)
 """From one version to the next, each in one transaction."""
