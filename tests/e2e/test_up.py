@@ -59,6 +59,7 @@ def test_up_restarts_what_is_killed_and_ends_in_order(
 
     def answer() -> str:
         answered = json.loads(subprocess.check_output(["bash", "-c", command], timeout=60))
+        assert "choices" in answered, (answered, system.log())
         return str(answered["choices"][0]["message"]["content"])
 
     assert answer() == dict(QUESTIONS)[QUESTION]
