@@ -54,6 +54,22 @@ def up(context: typer.Context) -> None:
 
 
 @app.command()
+def top(
+    build_dir: BuildDir = DEFAULT_BUILD_DIR,
+    interval: Annotated[float, typer.Option(min=0.2, help="Seconds between updates.")] = 1.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one table and end.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object for each update.")
+    ] = False,
+) -> None:
+    """Show what `shepherd up` runs: processes, workers, caches, streams, memory, gateway, live."""
+    from shepherd_cli.kv.terminal import run  # noqa: PLC0415  keeps `--help` quick
+    from shepherd_cli.top.command import run_top  # noqa: PLC0415  as above
+
+    run(run_top(build_dir, interval_s=interval, once=once, as_json=as_json), "shepherd top")
+
+
+@app.command()
 def chat(
     url: Annotated[str, typer.Option(help="The gateway, or a frontend, without /v1.")],
     model: Annotated[str, typer.Option(help="Its model; the first by default.")] = "",

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -48,6 +49,13 @@ def stream_of(up: Up, worker: str) -> dict[str, Any]:
     return dict(found)
 
 
+def top(up: Up) -> dict[str, Any]:
+    """What `shepherd top` shows of it."""
+    argv = [sys.executable, "-m", "shepherd_cli", "top", "--build-dir", str(up.build_dir)]
+    shown = subprocess.check_output([*argv, "--once", "--json"], timeout=60)
+    return dict(json.loads(shown))
+
+
 @pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
 def test_up_restarts_what_is_killed_and_ends_in_order(
     up: Callable[..., Up], tmp_path: Path
@@ -74,6 +82,16 @@ def test_up_restarts_what_is_killed_and_ends_in_order(
     until(lambda: stream_of(system, "decode")["epoch"] > before["epoch"])
     until(lambda: stream_of(system, "decode")["applied"]["sequence"] > 0)
     assert stream_of(system, "decode")["state"] == "live"
+
+    seen = top(system)
+    assert seen["stack"] == "running"
+    states = {row["name"]: (row["state"], row["restarts"]) for row in seen["processes"]}
+    assert states == {name: ("ready", int(name == "decode")) for name in states}
+    assert all(row["cpu"] is not None and row["rss_bytes"] > 1e6 for row in seen["processes"])
+    assert {row["name"] for row in seen["workers"]} == {"prefill", "decode"}
+    assert all(row["blocks"]["device"][1] == 64 for row in seen["workers"])
+    assert seen["memory"]["gaps"] is not None
+    assert seen["gateway"]["requests_per_s"] == 0
 
     system.process.send_signal(signal.SIGHUP)
     assert system.ended()[0] == 0

@@ -55,8 +55,8 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
-def run(work: Coroutine[Any, Any, int | None]) -> None:
-    """Run a command to its end and leave with its exit code.
+def run(work: Coroutine[Any, Any, int | None], command: str = "shepherd kv") -> None:
+    """Run a command to its end and leave with its exit code; `command` is who complains.
 
     Raises:
         typer.Exit: always.
@@ -67,7 +67,7 @@ def run(work: Coroutine[Any, Any, int | None]) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is flushed at exit
         raise typer.Exit(0) from None
     except (CommandError, KvEventsError, OSError) as error:
-        say(f"shepherd kv: {error}")
+        say(f"{command}: {error}")
         raise typer.Exit(_exit_code(error)) from None
 
 
