@@ -20,7 +20,7 @@ from enum import StrEnum
 from typing import Any
 
 from shepherd_gateway.archived import KeptTurn, SessionNotice, SessionView, found_in
-from shepherd_gateway.conversation import Message, Turn, turns_of
+from shepherd_gateway.conversation import Message, Turn, keys_of, turns_of
 
 MAX_TOLD = 32
 """NOTICEs that stand in one place, and those whose turn has been dropped; the oldest go first."""
@@ -84,7 +84,8 @@ def context_of(
         for place, row in enumerate(found[:-1])
         if row is not None and row.is_archived and row.archive_id in gone
     )
-    placed = [(_place(notice, turns, found, anchors), notice) for notice in due]
+    keys = keys_of(turns) if due else []
+    placed = [(_place(notice, keys, found, anchors), notice) for notice in due]
     placed.sort(key=lambda each: each[0])
     sent = _sent(messages, turns, frozenset(dropped), placed, policy.notice_role)
     return Context(
@@ -92,7 +93,7 @@ def context_of(
         turns=turns,
         found=found,
         dropped=dropped,
-        anchors={notice.notice_id: turns[place].key for place, notice in placed},
+        anchors={notice.notice_id: keys[place] for place, notice in placed},
         dropped_tokens=sum(row.num_tokens for place in dropped if (row := found[place])),
     )
 
@@ -125,16 +126,16 @@ def _due(view: SessionView, policy: Policy) -> list[SessionNotice]:
 
 def _place(
     notice: SessionNotice,
-    turns: Sequence[Turn],
+    keys: Sequence[str],
     found: Sequence[KeptTurn | None],
     anchors: Mapping[str, Collection[str]],
 ) -> int:
     """The turn that a notice stands in."""
-    keys = anchors.get(notice.notice_id, ())
-    for place, turn in enumerate(turns):
-        if turn.key in keys:
+    stood = anchors.get(notice.notice_id, ())
+    for place, key in enumerate(keys):
+        if key in stood:
             return place
-    newest = len(turns) - 1
+    newest = len(keys) - 1
     for place, row in enumerate(found[:newest]):
         if row is not None and row.started_unix_ns > notice.created_unix_ns:
             return place

@@ -33,8 +33,6 @@ class Turn:
     opening: int
     """The place of its user message; of its first message where it has none."""
     messages: tuple[Message, ...]
-    key: str
-    """Names the turn's user message and all that was said before it: a branch has other keys."""
 
     @property
     def question(self) -> str:
@@ -60,8 +58,21 @@ def turns_of(messages: Sequence[Message]) -> tuple[Turn, ...]:
             has_user = False
         has_user = has_user or role == "user"
         groups[-1].append(place)
+    return tuple(_turn(messages, group) for group in groups)
+
+
+def keys_of(turns: Sequence[Turn]) -> list[str]:
+    """A name for each turn's user message and all that was said before it: a branch has others."""
     chain = hashlib.sha256()
-    return tuple(_turn(messages, group, chain) for group in groups)
+    keys: list[str] = []
+    for turn in turns:
+        for place, message in zip(turn.places, turn.messages, strict=True):
+            for part in (str(message.get("role")), squeezed(text_of(message))):
+                encoded = part.encode("utf-8", "surrogatepass")
+                chain.update(len(encoded).to_bytes(8, "big") + encoded)
+            if place == turn.opening:
+                keys.append(chain.hexdigest())
+    return keys
 
 
 def text_of(message: Message) -> str:
@@ -78,18 +89,9 @@ def squeezed(text: str) -> str:
     return "".join(unicodedata.normalize("NFC", text).split())
 
 
-def _turn(messages: Sequence[Message], group: Sequence[int], chain: Any) -> Turn:
-    """`chain` is a digest of all that was said before, and goes on with the turn."""
+def _turn(messages: Sequence[Message], group: Sequence[int]) -> Turn:
     opening = next((each for each in group if messages[each].get("role") == "user"), group[0])
-    key = ""
-    for place in group:
-        said = (str(messages[place].get("role")), squeezed(text_of(messages[place])))
-        for part in said:
-            encoded = part.encode("utf-8", "surrogatepass")
-            chain.update(len(encoded).to_bytes(8, "big") + encoded)
-        if place == opening:
-            key = chain.hexdigest()
-    return Turn(tuple(group), opening, tuple(messages[each] for each in group), key)
+    return Turn(tuple(group), opening, tuple(messages[each] for each in group))
 
 
 def _is_text(content: object) -> bool:

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from shepherd_gateway.anchors import MAX_BRANCHES, Anchors
 from shepherd_gateway.archived import KeptTurn, SessionNotice, SessionView, found_in
 from shepherd_gateway.context import MAX_TOLD, OnEviction, Policy, context_of
-from shepherd_gateway.conversation import Message, turns_of
+from shepherd_gateway.conversation import Message, keys_of, turns_of
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 
@@ -90,7 +90,7 @@ def test_archived_turns_are_dropped_and_the_notice_stands_before_the_newest_ques
         *(told(1), user("four?")),
     ]
     assert context.dropped == (0, 1)
-    assert context.anchors == {"n1": turns_of(TALK)[3].key}
+    assert context.anchors == {"n1": keys_of(turns_of(TALK))[3]}
 
 
 def test_a_notice_stays_where_it_first_stood_when_the_conversation_goes_on() -> None:
