@@ -13,12 +13,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import Any
 
 from shepherd_gateway.errors import (
     MemoryRefusedError,
     MemoryUnavailableError,
+    OutdatedError,
     UpstreamError,
     error_document,
 )
@@ -102,6 +103,8 @@ class Chat:
         while True:
             try:
                 answer = await self._complete(work)
+            except OutdatedError as error:
+                work = await self._preparation.renewed(work, error.view)
             except UpstreamError as error:
                 work = await self._preparation.fitted(work, error)
             else:
@@ -119,6 +122,8 @@ class Chat:
             pieces = self._pieces(work)
             try:
                 first = await anext(pieces)
+            except OutdatedError as error:
+                work = await self._preparation.renewed(work, error.view)
             except UpstreamError as error:
                 work = await self._preparation.fitted(work, error)
             else:
@@ -126,7 +131,8 @@ class Chat:
 
     async def _complete(self, work: Work) -> dict[str, Any]:
         while True:
-            answer = await self._upstream.ask(work.body, work.ask.headers)
+            async with self._preparation.confirmed(work):
+                answer = await self._upstream.ask(work.body, work.ask.headers)
             work.usage = added(work.usage, answer.get("usage"))
             message = _message_of(answer)
             calls = [
@@ -175,7 +181,10 @@ class Chat:
         """What of one answer may be passed on at once."""
         noted = answer if work.context is not None else None
         relay = Relay(noted, identity, is_first=not work.rounds)
-        async with self._upstream.stream(work.body, work.ask.headers) as batches:
+        async with AsyncExitStack() as opened:
+            async with self._preparation.confirmed(work):
+                asking = self._upstream.stream(work.body, work.ask.headers)
+                batches = await opened.enter_async_context(asking)
             async for events in batches:
                 if passed := relay.take(events):
                     yield passed

@@ -3,6 +3,7 @@
 GatewayError
 |-- BadRequestError          the client's fault: 4xx, names the field
 |-- UpstreamError            the frontend refused or broke; its own words go to the client
+|-- OutdatedError            the memory holds more than was known: the request is made anew
 |-- MemoryUnavailableError   the memory is down, slow or refuses us: the chat goes on without it
 `-- MemoryRefusedError       the memory could not do what the model asked: the model is told
 """
@@ -11,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from shepherd_gateway.archived import SessionView
 
 MAX_SHOWN_CHARS = 64
 
@@ -40,6 +43,15 @@ class UpstreamError(GatewayError):
         """For counters: `refused`, `unreachable`, `broken_off`, `timeout` or `overloaded`."""
         self.headers = dict(headers or {})
         super().__init__(message)
+
+
+class OutdatedError(GatewayError):
+    """What a request was made of is not what the memory holds by now."""
+
+    def __init__(self, view: SessionView) -> None:
+        self.view = view
+        """What it holds."""
+        super().__init__("the memory holds something else than was known")
 
 
 class MemoryUnavailableError(GatewayError):

@@ -154,6 +154,8 @@ class FakeMemory:
         self.asked: list[str] = []
         """Paths, in order."""
         self.delay_s = 0.0
+        self.pause: asyncio.Event | None = None
+        """What is waited for before anything is answered."""
         self.status = 0
         """Answered to everything, if it is not 0."""
         self._held: dict[tuple[str, str], _Held] = {}
@@ -205,6 +207,10 @@ class FakeMemory:
         )
         return notice_id
 
+    def forget(self, session: str, tenant: str = "local") -> None:
+        """Remove all of a session for good."""
+        self._held.pop((tenant, session), None)
+
     def turns(self, session: str, tenant: str = "local") -> Sequence[Mapping[str, Any]]:
         """What is held of a session."""
         return self._of(tenant, session).turns
@@ -232,6 +238,8 @@ class FakeMemory:
         self.asked.append(request.path)
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
+        if self.pause is not None:
+            await self.pause.wait()
         if self.status:
             return web.json_response({"detail": "as told"}, status=self.status)
         answer: web.StreamResponse = await handler(request)

@@ -8,7 +8,6 @@ with its notices, so they are fetched again only when the notices have changed.
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from io import BytesIO
@@ -22,10 +21,9 @@ from yarl import URL
 from shepherd_gateway.archived import NOTHING, KeptTurn, SessionNotice, SessionView
 from shepherd_gateway.breaker import Breaker
 from shepherd_gateway.errors import MemoryRefusedError, MemoryUnavailableError
+from shepherd_gateway.views import Views, told_of
 from shepherd_telemetry.trace_context import current_traceparent
 
-MAX_VIEWS = 1000
-"""Sessions whose archived turns are kept here; the one unused for longest goes first."""
 PAGE = 1000
 
 
@@ -44,8 +42,8 @@ class Memory(Protocol):
         """What is held of a session; nothing where it is not known."""
         ...
 
-    def last_view(self, tenant: str, session: str) -> SessionView:
-        """What `view` said last; archived is final, so it is never wrong, only old."""
+    def last_view(self, tenant: str, session: str) -> SessionView | None:
+        """What `view` said last; None where that is not known."""
         ...
 
     async def turns(self, tenant: str, session: str) -> SessionView:
@@ -98,7 +96,7 @@ class HttpMemory:
         self._timeout_s = timeout_s
         self._now_s = now_s
         self._breaker = breaker or Breaker()
-        self._views: OrderedDict[tuple[str, str], SessionView] = OrderedDict()
+        self._views = Views()
         self._tools: Sequence[Mapping[str, Any]] = ()
 
     @asynccontextmanager
@@ -119,25 +117,22 @@ class HttpMemory:
     async def view(self, tenant: str, session: str) -> SessionView:
         """See `Memory.view`."""
         rows = await self._pages(tenant, "/notices", "notices", session=session)
-        if not rows:
-            self._views.pop((tenant, session), None)
-            return NOTHING
         notices = tuple(_notice(row) for row in rows)
-        known = self._views.get((tenant, session))
-        told = [each.notice_id for each in notices]
-        if known is not None and told == [each.notice_id for each in known.notices]:
-            self._views.move_to_end((tenant, session))
-            return SessionView(known.turns, notices)
-        path = f"/sessions/{quote(session, safe='')}/turns"
-        turns = tuple(map(_kept, await self._pages(tenant, path, "turns")))
-        view = self._views[tenant, session] = SessionView(turns, notices)
-        if len(self._views) > MAX_VIEWS:
-            self._views.popitem(last=False)
+        known = self._views.of(tenant, session) or NOTHING
+        if not notices:
+            view = NOTHING
+        elif told_of(notices) == told_of(known.notices):
+            view = SessionView(known.turns, notices)
+        else:
+            path = f"/sessions/{quote(session, safe='')}/turns"
+            turns = tuple(map(_kept, await self._pages(tenant, path, "turns")))
+            view = SessionView(turns, notices)
+        self._views.keep(tenant, session, view)
         return view
 
-    def last_view(self, tenant: str, session: str) -> SessionView:
+    def last_view(self, tenant: str, session: str) -> SessionView | None:
         """See `Memory.last_view`."""
-        return self._views.get((tenant, session), NOTHING)
+        return self._views.of(tenant, session)
 
     async def turns(self, tenant: str, session: str) -> SessionView:
         """See `Memory.turns`."""

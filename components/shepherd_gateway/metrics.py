@@ -27,7 +27,7 @@ class Metrics:
         )
         self.added_latency = self._histogram(
             "added_latency_seconds",
-            "From a request's arrival until it is sent upstream, the memory's answers included.",
+            "From a request's arrival until it is first sent upstream, waiting for the memory included.",
         )
         self.in_progress = Gauge(
             "shepherd_gateway_requests_in_progress",
@@ -41,6 +41,10 @@ class Metrics:
         )
         self.notices = self._counter(
             "notices_inserted", "NOTICEs that were sent for the first time."
+        )
+        self.renewed = self._counter(
+            "contexts_renewed",
+            "Requests withdrawn and sent anew since the memory held more than was known.",
         )
         self.dropped_turns = self._counter("turns_dropped", "Archived turns left out of requests.")
         self.trimmed = self._counter(

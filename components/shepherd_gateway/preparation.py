@@ -1,7 +1,10 @@
 """Makes a request ready: its context, the memory's tools, room in the window.
 
-Knows the memory and what it holds of a session.  When the memory fails, the request
-goes on with what was known last, and says so.
+Knows the memory and what it holds of a session.  Where that was asked before, nobody
+waits for it again: the request is made of what was known last and sent, while the
+memory is asked whether that is still so.  Nothing of the answer is used before it has
+said yes; where it says no the request is withdrawn and made anew.  When the memory
+fails, the request goes on with what was known last, and says so.
 """
 
 from __future__ import annotations
@@ -9,17 +12,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from shepherd_gateway import window
 from shepherd_gateway.anchors import Anchors
 from shepherd_gateway.archived import NOTHING, SessionView
 from shepherd_gateway.context import OnEviction, Policy, context_of
-from shepherd_gateway.errors import MemoryRefusedError, MemoryUnavailableError, UpstreamError
+from shepherd_gateway.errors import (
+    MemoryRefusedError,
+    MemoryUnavailableError,
+    OutdatedError,
+    UpstreamError,
+)
 from shepherd_gateway.memory import Memory
 from shepherd_gateway.metrics import Metrics
 from shepherd_gateway.tools import name_of, offered, with_tools
+from shepherd_gateway.views import told_of
 from shepherd_gateway.work import Ask, Work
 
 log = logging.getLogger(__name__)
@@ -54,11 +64,37 @@ class Preparation:
         work = Work(ask, dict(ask.body), self._policy)
         if self._memory is not None and ask.session:
             work.memory = "ok"
-            view = await self._view(work)
+            work.guess = self._guess(ask)
+            view = await self._view(work) if work.guess is None else work.guess
             self._make_context(work, view)
             await self._offer_tools(work)
         self._metrics.added_latency.observe(time.monotonic() - ask.arrived_s)
         return work
+
+    @asynccontextmanager
+    async def confirmed(self, work: Work) -> AsyncIterator[None]:
+        """At the block's end it is certain that the memory holds what the request was made of.
+
+        The block is cancelled as soon as it is certain that the memory does not.
+
+        Raises:
+            OutdatedError: it holds something else.
+        """
+        if work.guess is None:
+            yield
+            return
+        guess, work.guess = work.guess, None
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(self._confirm(work, guess))
+                yield
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+    async def renewed(self, work: Work, view: SessionView) -> Work:
+        """The request again, made of what the memory holds."""
+        self._metrics.renewed.inc()
+        return await self._made_anew(work, work.policy, view)
 
     async def fitted(self, work: Work, error: UpstreamError) -> Work:
         """The request again, with fewer turns.
@@ -103,6 +139,23 @@ class Preparation:
             for task in late:
                 task.cancel()
 
+    def _guess(self, ask: Ask) -> SessionView | None:
+        """What the memory holds, most likely; None where it must be asked first.
+
+        Of a conversation's first question nothing can have been archived.
+        """
+        assert self._memory is not None
+        known = self._memory.last_view(ask.tenant, ask.session)
+        if known is None and sum(each.get("role") == "user" for each in ask.body["messages"]) < 2:
+            return NOTHING
+        return known
+
+    async def _confirm(self, work: Work, guess: SessionView) -> None:
+        view = await self._view(work)
+        if told_of(view.notices) != told_of(guess.notices):
+            raise OutdatedError(view)
+        work.pending = _pending(work, view)
+
     async def _view(self, work: Work) -> SessionView:
         assert self._memory is not None
         ask = work.ask
@@ -110,7 +163,7 @@ class Preparation:
             return await self._memory.view(ask.tenant, ask.session)
         except MemoryUnavailableError as error:
             self.degrade(work, "view", error)
-            return self._memory.last_view(ask.tenant, ask.session)
+            return self._memory.last_view(ask.tenant, ask.session) or NOTHING
 
     async def _turns(self, work: Work) -> SessionView:
         assert self._memory is not None
@@ -130,11 +183,7 @@ class Preparation:
         self._metrics.notices.inc(len(fresh))
         work.context = context
         work.body["messages"] = context.messages
-        work.pending = tuple(
-            each.notice_id
-            for each in view.notices
-            if each.is_pending and each.notice_id in context.anchors
-        )
+        work.pending = _pending(work, view)
 
     async def _offer_tools(self, work: Work) -> None:
         assert self._memory is not None
@@ -151,15 +200,20 @@ class Preparation:
             work.body["stream_options"] = {**options, "include_usage": True}
 
     async def _prepared_anew(self, work: Work, policy: Policy) -> Work:
+        again = await self._made_anew(work, policy, await self._turns(work))
+        again.fittings += 1
+        return again
+
+    async def _made_anew(self, work: Work, policy: Policy, view: SessionView) -> Work:
         again = Work(
             work.ask,
             dict(work.ask.body),
             policy,
             memory=work.memory,
-            fittings=work.fittings + 1,
+            fittings=work.fittings,
             max_results=work.max_results,
         )
-        self._make_context(again, await self._turns(again))
+        self._make_context(again, view)
         await self._offer_tools(again)
         return again
 
@@ -198,3 +252,11 @@ class Preparation:
         work.memory = "degraded"
         self._metrics.memory_failures.labels(call).inc()
         log.warning("the chat goes on without memory: %s: %s", call, error)
+
+
+def _pending(work: Work, view: SessionView) -> tuple[str, ...]:
+    """The notices that stand in a request and that nobody has acknowledged."""
+    stand = work.context.anchors if work.context is not None else ()
+    return tuple(
+        each.notice_id for each in view.notices if each.is_pending and each.notice_id in stand
+    )

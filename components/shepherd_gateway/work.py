@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from shepherd_gateway.archived import SessionView
 from shepherd_gateway.context import Context, Policy
 
 
@@ -40,6 +41,8 @@ class Work:
     policy: Policy
     context: Context | None = None
     """None where the request passes as it is."""
+    guess: SessionView | None = None
+    """What the context was made of without asking the memory, which must still confirm it."""
     ours: frozenset[str] = frozenset()
     """The memory's tools that are offered."""
     memory: str = "off"
