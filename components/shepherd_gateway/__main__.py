@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -31,6 +32,7 @@ def main() -> int:
     )
     if resolved.config.logs_json:
         log_json()
+    gc.freeze()  # what is imported stays: looking through it would hold requests up for 20 to 90 ms
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(resolved.config))

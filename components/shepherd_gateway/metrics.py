@@ -34,6 +34,14 @@ class Metrics:
             "Requests that are served.",
             registry=self.registry,
         )
+        self._count_contexts()
+        self._count_failures()
+
+    def render(self) -> bytes:
+        """The text that Prometheus scrapes."""
+        return generate_latest(self.registry)
+
+    def _count_contexts(self) -> None:
         self.sessions = Gauge(
             "shepherd_gateway_sessions",
             "Sessions whose NOTICEs' places are remembered.",
@@ -65,6 +73,8 @@ class Metrics:
         self.tool_limit = self._counter(
             "tool_limit_reached", "Requests whose last round still called the memory."
         )
+
+    def _count_failures(self) -> None:
         self.memory_failures = self._counter(
             "memory_failures", "Times that the memory did not answer, by what was asked.", "call"
         )
@@ -86,10 +96,6 @@ class Metrics:
         self.auth_failures = self._counter(
             "auth_failures", "Requests without a valid credential, by reason.", "reason"
         )
-
-    def render(self) -> bytes:
-        """The text that Prometheus scrapes."""
-        return generate_latest(self.registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"shepherd_gateway_{name}", text, labels, registry=self.registry)
