@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help venv demo up test test-faults soak lint types proto observability configuration bench sbom clean
+.PHONY: help venv demo up test test-faults soak lint types proto observability configuration screenshot bench sbom clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -53,6 +53,9 @@ observability: $(READY) ## write docs/metrics.md and the dashboards anew
 
 configuration: $(READY) ## write docs/configuration.md anew
 	$(BIN)/python -m shepherd_cli.configuration
+
+screenshot: $(READY) ## take docs/images/memory.png anew, with Chromium
+	$(BIN)/python scripts/screenshot.py
 
 bench: $(READY) ## run benchmarks: make bench NAME=engine
 	@grep -qs '__main__' benchmarks/$(subst -,_,$(NAME)).py || { \

@@ -62,6 +62,13 @@ def test_every_page_is_found_from_the_index() -> None:
     assert {name for name in pages if f"({name})" not in index} == set()
 
 
+def test_pictures_are_small_and_shown() -> None:
+    pages = "".join(page.read_text() for page in PAGES)
+    for picture in (ROOT / "docs/images").iterdir():
+        assert picture.stat().st_size < 200_000
+        assert f"images/{picture.name})" in pages
+
+
 def block(text: str, language: str = "console", mark: str = "") -> Block:
     return Block("page.md", 1, language, text, mark, "")
 
