@@ -17,6 +17,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from threading import Lock
 
 import numpy as np
@@ -26,6 +27,7 @@ from shepherd_memory.archive.protocol import Archive
 from shepherd_memory.archive.records import StoredTurn
 from shepherd_memory.embedding.protocol import Embedder, Reranker, text_of
 from shepherd_memory.errors import InvalidParameterError, ModelUnavailableError
+from shepherd_memory.retrieval.common_words import CommonWords
 from shepherd_memory.retrieval.corpus import Corpus
 from shepherd_memory.retrieval.dates import asks_for_latest, time_asked_for
 from shepherd_memory.retrieval.dense import VectorMatrix
@@ -48,6 +50,8 @@ MAX_TENANTS = 64
 """Whose turns' places and vectors a searcher remembers."""
 RERANKED = 50
 """Candidates that a reranker reads."""
+VECTORS_AT_ONCE = 4096
+"""Turns whose vectors are read from the store before they join the others."""
 _COMMON_SHARE = 0.25
 """A word of more turns than this tells a vector nothing: names, terms of address."""
 _FEW_TURNS = 20
@@ -111,6 +115,7 @@ class _Remembered:
     lock: Lock = field(default_factory=Lock)
     generation: int = -1
     corpus: Corpus = field(default_factory=Corpus)
+    common: CommonWords = field(default_factory=CommonWords)
     matrix: VectorMatrix | None = None
     last_vectors: int = 0
 
@@ -141,8 +146,8 @@ class Searcher:
         terms = query_terms(question.query)
         if not terms:
             return []
-        corpus, matrix = self._refreshed(archive)
-        frequencies = archive.frequencies(terms)
+        corpus, matrix, common = self._refreshed(archive)
+        frequencies = common.frequencies(terms, len(corpus), archive.frequencies)
         postings = archive.postings(telling_terms(terms, frequencies, len(corpus)))
         matches = match(corpus, terms, frequencies, postings)
         if matrix is not None:
@@ -159,7 +164,7 @@ class Searcher:
         with self._lock:
             self._tenants.pop(tenant, None)
 
-    def _refreshed(self, archive: Archive) -> tuple[Corpus, VectorMatrix | None]:
+    def _refreshed(self, archive: Archive) -> tuple[Corpus, VectorMatrix | None, CommonWords]:
         with self._lock:
             known = self._tenants.setdefault(archive.tenant, _Remembered())
             self._tenants.move_to_end(archive.tenant)
@@ -169,14 +174,20 @@ class Searcher:
             generation = archive.generation()
             if generation != known.generation:
                 known.corpus, known.matrix, known.last_vectors = Corpus(), None, 0
-                known.generation = generation
+                known.common, known.generation = CommonWords(), generation
             known.corpus = known.corpus.grown(archive.documents(after=known.corpus.last_doc))
             if self._embedder is not None:
-                rows = list(archive.vectors(self._embedder.name, after=known.last_vectors))
-                matrix = known.matrix or VectorMatrix.empty(self._embedder.dimensions)
-                known.matrix = matrix.grown(rows)
-                known.last_vectors = rows[-1].number if rows else known.last_vectors
-            return known.corpus, known.matrix
+                self._read_vectors(archive, known, self._embedder)
+            return known.corpus, known.matrix, known.common
+
+    @staticmethod
+    def _read_vectors(archive: Archive, known: _Remembered, embedder: Embedder) -> None:
+        """Some at a time, since all of them are in memory once already."""
+        matrix = known.matrix = known.matrix or VectorMatrix.empty(embedder.dimensions)
+        rows = archive.vectors(embedder.name, after=known.last_vectors)
+        while some := list(islice(rows, VECTORS_AT_ONCE)):
+            matrix = known.matrix = matrix.grown(some)
+            known.last_vectors = some[-1].number
 
     def _with_vectors(
         self, matches: Matches, corpus: Corpus, matrix: VectorMatrix, query: str

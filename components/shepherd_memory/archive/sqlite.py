@@ -9,7 +9,6 @@ at `Archive`.
 from __future__ import annotations
 
 import sqlite3
-from array import array
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -45,6 +44,7 @@ from shepherd_memory.archive.sqlite_rows import (
     Values,
     dead_letter_of,
     notice_of_row,
+    postings_of,
     select_turns,
     turn_of,
 )
@@ -219,15 +219,13 @@ class SqliteArchive:
 
     def postings(self, terms: Iterable[str]) -> Iterator[Postings]:
         """See `SearchReader.postings`."""
-        statement = "SELECT doc, count(*) FROM term_places WHERE term = ? GROUP BY doc"
+        # One text of numbers is read several times faster than a row for each of them.
+        statement = "SELECT group_concat(doc) FROM term_places WHERE term = ?"
         with self._file.reading() as connection:
-            cursor = connection.cursor()
-            cursor.row_factory = None
             for term in terms:
-                rows = cursor.execute(statement, (term,)).fetchall()
-                if rows:
-                    docs, occurrences = zip(*rows, strict=True)
-                    yield Postings(term, array("q", docs), array("q", occurrences))
+                ((places,),) = connection.execute(statement, (term,))
+                if places is not None:
+                    yield postings_of(term, places)
 
     def documents_turns(self, docs: Iterable[int]) -> dict[int, StoredTurn]:
         """See `SearchReader.documents_turns`."""

@@ -12,11 +12,14 @@ from array import array
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import numpy as np
+
 from shepherd_events.events import Notice, StreamId
 from shepherd_events.stream_cursor import Position
 from shepherd_memory.archive.records import (
     DeadLetter,
     NoticeState,
+    Postings,
     StoredNotice,
     StoredTurn,
     TurnState,
@@ -95,6 +98,16 @@ def notice_of_row(row: sqlite3.Row, tenant: str) -> StoredNotice:
         created_unix_ns=row["created_unix_ns"],
     )
     return StoredNotice(row["position"], notice, NoticeState(row["state"]))
+
+
+def postings_of(term: str, places: str) -> Postings:
+    """Of the documents of all places where a term stands, ascending, as `7,7,12`."""
+    each = np.fromstring(places, np.int64, sep=",")
+    first = np.flatnonzero(np.diff(each, prepend=-1))
+    docs, occurrences = array("q"), array("q")
+    docs.frombytes(each[first].tobytes())
+    occurrences.frombytes(np.diff(first, append=len(each)).tobytes())
+    return Postings(term, docs, occurrences)
 
 
 def dead_letter_of(row: sqlite3.Row) -> DeadLetter:

@@ -7,7 +7,8 @@ turns around one are its neighbours in the arrays.  A corpus never changes:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,6 +37,8 @@ class Corpus:
     docs: Integers = field(default_factory=_nothing)
     started_unix_ns: Integers = field(default_factory=_nothing)
     num_terms: Integers = field(default_factory=_nothing)
+    mean_terms: float = 1.0
+    """Terms per document."""
     places: Integers = field(default_factory=lambda: np.full(1, -1, dtype=np.int64))
     """By document number; -1 where there is none."""
 
@@ -47,33 +50,32 @@ class Corpus:
         """The greatest document number."""
         return len(self.places) - 1
 
-    @property
-    def mean_terms(self) -> float:
-        """Terms per document."""
-        return float(self.num_terms.mean()) if len(self) else 1.0
-
     def grown(self, documents: Iterable[Document]) -> Corpus:
         """The corpus with more documents, whose numbers are greater than all before."""
-        new = list(documents)
+        # Four numbers of each are kept, one after another: a million records would be 300 MB.
+        new = array("q")
+        for each in documents:
+            new.extend((self._key(each), each.doc, each.started_unix_ns, each.num_terms))
         if not new:
             return self
-        keys = np.array([self._key(each) for each in new], dtype=np.int64)
-        order = np.argsort(keys, kind="stable")
-        keys = keys[order]
-        at = np.searchsorted(self.keys, keys, side="right")
-
-        def merged(old: Integers, values: Sequence[int]) -> Integers:
-            return np.insert(old, at, np.array(values, dtype=np.int64)[order])
-
-        docs = merged(self.docs, [each.doc for each in new])
+        rows = np.frombuffer(new, np.int64).reshape(-1, 4)
+        rows = rows[np.argsort(rows[:, 0], kind="stable")]
+        at = np.searchsorted(self.keys, rows[:, 0], side="right")
+        keys, docs, started_unix_ns, num_terms = (
+            np.insert(old, at, column)
+            for old, column in zip(
+                (self.keys, self.docs, self.started_unix_ns, self.num_terms), rows.T, strict=True
+            )
+        )
         places = np.full(int(docs.max()) + 1, -1, dtype=np.int64)
         places[docs] = np.arange(len(docs))
         return Corpus(
             sessions=self.sessions,
-            keys=np.insert(self.keys, at, keys),
+            keys=keys,
             docs=docs,
-            started_unix_ns=merged(self.started_unix_ns, [each.started_unix_ns for each in new]),
-            num_terms=merged(self.num_terms, [each.num_terms for each in new]),
+            started_unix_ns=started_unix_ns,
+            num_terms=num_terms,
+            mean_terms=float(num_terms.mean()),
             places=places,
         )
 
@@ -88,9 +90,9 @@ class Corpus:
 
     def are_neighbours(self, places: Integers, others: Integers) -> npt.NDArray[np.bool_]:
         """Whether each pair of places is of one conversation, and not two versions of one turn."""
-        same = (self.keys[places] >> _ORDINAL_BITS) == (self.keys[others] >> _ORDINAL_BITS)
-        distinct: npt.NDArray[np.bool_] = self.keys[places] != self.keys[others]
-        both: npt.NDArray[np.bool_] = distinct & same
+        one, other = self.keys[places], self.keys[others]
+        same = (one >> _ORDINAL_BITS) == (other >> _ORDINAL_BITS)
+        both: npt.NDArray[np.bool_] = same & (one != other)
         return both
 
     def beside(self, place: int, step: int) -> int | None:

@@ -71,8 +71,8 @@ def match(
 ) -> Matches:
     """Score every place around which a term stands."""
     by_term = _by_term(corpus, postings)
-    touched = np.concatenate([places for places, _ in by_term.values()] or [np.empty(0, np.int64)])
-    places = _with_neighbours(np.unique(touched), len(corpus))
+    places = _with_neighbours([places for places, _ in by_term.values()], len(corpus))
+    beside = _beside(corpus, places)
     scores, coverage = np.zeros(len(places)), np.zeros(len(places))
     total = 0.0
     for term in terms:
@@ -83,7 +83,7 @@ def match(
             here = np.zeros(len(places))
             at, occurrences = by_term[term]
             here[np.searchsorted(places, at)] = occurrences
-            around = _around(corpus, places, here)
+            around = _around(here, beside)
             scores += weight * (K1 + 1) * around / (around + K1)
             coverage += weight * np.minimum(around, 1.0)
     return Matches(places, scores, coverage / total if total else coverage)
@@ -104,23 +104,33 @@ def _by_term(corpus: Corpus, postings: Iterable[Postings]) -> dict[str, tuple[In
     return found
 
 
-def _with_neighbours(places: Integers, size: int) -> Integers:
+def _with_neighbours(found: Iterable[Integers], size: int) -> Integers:
+    """All places that were found and those around them, ascending, each once."""
     reach = len(NEIGHBOUR_WEIGHTS)
-    steps = np.arange(-reach, reach + 1)
-    around = np.unique((places[:, None] + steps).ravel())
-    return around[(around >= 0) & (around < size)]
+    marked = np.zeros(size + 2 * reach, dtype=np.bool_)
+    for places in found:
+        for step in range(2 * reach + 1):
+            marked[places + step] = True
+    return np.flatnonzero(marked[reach : reach + size])
 
 
-def _around(corpus: Corpus, places: Integers, here: Floats) -> Floats:
-    """What stands in each place's window, by weight.
+def _beside(corpus: Corpus, places: Integers) -> list[npt.NDArray[np.bool_]]:
+    """By distance from 1, which places are in the window of the one so far behind in the array.
 
     Wherever something stands, the places around it are in `places` as well: those a step away
     are neighbours in the array.
     """
+    pairs = [(places[:-step], places[step:]) for step in range(1, 1 + len(NEIGHBOUR_WEIGHTS))]
+    return [
+        (second - first == step) & corpus.are_neighbours(first, second)
+        for step, (first, second) in enumerate(pairs, start=1)
+    ]
+
+
+def _around(here: Floats, beside: Sequence[npt.NDArray[np.bool_]]) -> Floats:
+    """What stands in each place's window, by weight."""
     total = here.copy()
-    for step, weight in enumerate(NEIGHBOUR_WEIGHTS, start=1):
-        first, second = places[:-step], places[step:]
-        beside = (second - first == step) & corpus.are_neighbours(first, second)
-        total[step:] += weight * here[:-step] * beside
-        total[:-step] += weight * here[step:] * beside
+    for step, (weight, near) in enumerate(zip(NEIGHBOUR_WEIGHTS, beside, strict=True), start=1):
+        total[step:] += weight * here[:-step] * near
+        total[:-step] += weight * here[step:] * near
     return total
