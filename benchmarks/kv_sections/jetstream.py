@@ -84,7 +84,7 @@ class _Told:
 
     def wait_acknowledged(self, num_events: int) -> None:
         """Everything is in the log."""
-        while self.publisher.counters.events < num_events or self.transport.num_waiting:
+        while self.publisher.counters.events < num_events or self.transport.backlog.frames:
             time.sleep(0.001)
 
 

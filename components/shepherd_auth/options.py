@@ -14,7 +14,7 @@ from shepherd_auth.authenticator import Authenticator
 from shepherd_auth.errors import CredentialFileError
 from shepherd_auth.key_file import read_ring
 from shepherd_auth.tenant_salts import TenantSalts
-from shepherd_auth.watched_file import WatchedFile
+from shepherd_auth.watched_file import Reloaded, WatchedFile, nobody_told
 from shepherd_config import OptionError, option
 from shepherd_config.addresses import is_loopback
 
@@ -94,18 +94,22 @@ class AccessOptions:
         self.authenticator(now_unix_s=lambda: 0.0)
         self.salts()
 
-    def authenticator(self, *, now_unix_s: Callable[[], float]) -> Authenticator:
-        """What verifies credentials; files that change are read again.
+    def authenticator(
+        self, *, now_unix_s: Callable[[], float], on_reload: Reloaded = nobody_told
+    ) -> Authenticator:
+        """What verifies credentials; files that change are read again, which `on_reload` is told.
 
         Raises:
             OptionError: a file cannot be used, or the package that it needs is missing.
         """
         keys = tokens = None
+        keys_of = partial(self._keys, on_reload=on_reload)
+        tokens_of = partial(self._tokens, on_reload=on_reload)
         if self.api_keys_file:
-            keys = _usable("--api-keys-file", self.api_keys_file, self._keys).current
+            keys = _usable("--api-keys-file", self.api_keys_file, keys_of).current
         if self.jwks_file:
             try:
-                tokens = _usable("--jwks-file", self.jwks_file, self._tokens).current
+                tokens = _usable("--jwks-file", self.jwks_file, tokens_of).current
             except ModuleNotFoundError as error:
                 raise OptionError(
                     "--jwks-file", self.jwks_file, f"the extra shepherd-worker[jwt] ({error})"
@@ -129,14 +133,14 @@ class AccessOptions:
         """
         return AuditLog(_path(self.audit_file)) if self.audit_file else NoAudit()
 
-    def _keys(self, path: str) -> WatchedFile[KeyRing]:
-        return WatchedFile(_path(path), read_ring)
+    def _keys(self, path: str, *, on_reload: Reloaded) -> WatchedFile[KeyRing]:
+        return WatchedFile(_path(path), read_ring, on_reload)
 
-    def _tokens(self, path: str) -> WatchedFile[TokenVerifier]:
+    def _tokens(self, path: str, *, on_reload: Reloaded) -> WatchedFile[TokenVerifier]:
         from shepherd_auth.tokens import TokenPolicy, read_verifier  # noqa: PLC0415 - an extra
 
         policy = TokenPolicy(self.jwt_issuer, self.jwt_audience, self.jwt_tenant_claim)
-        return WatchedFile(_path(path), partial(read_verifier, policy=policy))
+        return WatchedFile(_path(path), partial(read_verifier, policy=policy), on_reload)
 
 
 def _usable(flag: str, path: str, load: Callable[[str], T]) -> T:

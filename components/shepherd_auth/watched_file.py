@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from shepherd_auth.errors import CredentialFileError
 
@@ -19,10 +19,25 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+class Reloaded(Protocol):
+    """Who is told that a file had changed."""
+
+    def __call__(self, *, success: bool) -> None:
+        """It was read again, and can be used or cannot."""
+        ...
+
+
+def nobody_told(*, success: bool) -> None:
+    """For those who do not count."""
+    del success
+
+
 class WatchedFile(Generic[T]):
     """The parsed content of a small local file; for one thread."""
 
-    def __init__(self, path: Path, parse: Callable[[Path], T]) -> None:
+    def __init__(
+        self, path: Path, parse: Callable[[Path], T], on_reload: Reloaded = nobody_told
+    ) -> None:
         """Read it for the first time.
 
         Raises:
@@ -30,6 +45,7 @@ class WatchedFile(Generic[T]):
         """
         self._path = path
         self._parse = parse
+        self._on_reload = on_reload
         self._seen = self._stamp()
         self._content = parse(path)
 
@@ -41,10 +57,12 @@ class WatchedFile(Generic[T]):
             try:
                 self._content = self._parse(self._path)
                 log.info("%s was read again", self._path)
+                self._on_reload(success=True)
             except CredentialFileError:
                 log.exception(
                     "%s has changed and cannot be used: what it said before holds", self._path
                 )
+                self._on_reload(success=False)
         return self._content
 
     def _stamp(self) -> tuple[int, int, int] | None:

@@ -80,6 +80,16 @@ class Outbox:
         """Frames that wait."""
         return len(self._queue)
 
+    @property
+    def num_bytes(self) -> int:
+        """Of the block events that wait; see `approximate_bytes`."""
+        return sum(FULL_FRAME_BYTES - frame.room_bytes for frame in self._queue if frame.events)
+
+    @property
+    def oldest_unix_ns(self) -> int | None:
+        """When the oldest frame began to wait; None when nothing waits."""
+        return self._queue[0].ts_unix_ns if self._queue else None
+
     def add_events(self, events: tuple[BlockEvent, ...], now_unix_ns: int) -> bool:
         """Let one call's events, one at least, wait together; False if they were dropped."""
         num_events, size_bytes = len(events), 0

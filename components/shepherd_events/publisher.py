@@ -47,7 +47,7 @@ from shepherd_events.outbox import NumberedBody, Outbox
 from shepherd_events.privacy import NoVeil, Privacy, Veil
 from shepherd_events.replay_ring import ReplayRing
 from shepherd_events.resident_set import ResidentSet, ResidentView
-from shepherd_events.transports.protocol import PublisherTransport, topic_of
+from shepherd_events.transports.protocol import Backlog, PublisherTransport, topic_of
 
 logger = logging.getLogger(__name__)
 
@@ -199,6 +199,15 @@ class KvEventPublisher:
             refused_requests=self._control.refused,
             refused_readers=self._transport.num_refused,
         )
+
+    @property
+    def backlog(self) -> Backlog:
+        """What waits here and on the wire; from any thread."""
+        with self._lock:
+            oldest_ns = self._outbox.oldest_unix_ns
+            age_ns = 0 if oldest_ns is None else max(0, self._clock() - oldest_ns)
+            here = Backlog(len(self._outbox), self._outbox.num_bytes, age_ns / 1e9)
+        return here.with_other(self._transport.backlog)
 
     def publish(self, events: Sequence[BlockEvent]) -> None:
         """Tell what the cache did, in its order; from any thread, never waits, never fails.

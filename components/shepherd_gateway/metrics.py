@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from shepherd_telemetry.reload_metrics import ReloadMetrics
+
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _ROUNDS = (0, 1, 2, 3, 4, 6, 8, 16)
 
@@ -17,6 +19,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.reloads = ReloadMetrics(self.registry)
         self.requests = self._counter("requests", "Requests, by route and status.", "route", "code")
         self.duration = self._histogram(
             "request_duration_seconds", "From a request's arrival until its answer's end.", "route"

@@ -102,7 +102,9 @@ async def _memory(config: GatewayConfig, opened: AsyncExitStack) -> HttpMemory |
 
 def _gate(config: GatewayConfig, metrics: Metrics) -> Gate:
     return Gate(
-        authenticator=config.authenticator(now_unix_s=time.time),
+        authenticator=config.authenticator(
+            now_unix_s=time.time, on_reload=metrics.reloads.read_again
+        ),
         limiter=RateLimiter(config.rate_limit_per_s, config.rate_limit_burst),
         salts=config.salts(),
         metrics=metrics,

@@ -124,6 +124,8 @@ class Consumer:
                 self._recorder.archive_due(batch)
             self._recorder.archive_due(batch)
             notices = self._recorder.notify(batch)
+        for since_ns in batch.evicted_ns:
+            self._metrics.archive_seconds.observe((self._clocks.monotonic_ns() - since_ns) / 1e9)
         self._store.save(self._index, self._positions, self._ended)
         self.next_due_ns = self._grace.next_due_ns()
         self.positions = dict(self._positions)

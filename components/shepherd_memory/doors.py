@@ -88,7 +88,9 @@ async def opened(
         if isinstance(audit, AuditLog):
             stack.callback(audit.close)
         gate = Gate(
-            authenticator=config.authenticator(now_unix_s=time.time),
+            authenticator=config.authenticator(
+                now_unix_s=time.time, on_reload=means.metrics.reloads.read_again
+            ),
             limiter=RateLimiter(config.rate_limit_per_s, config.rate_limit_burst),
             audit=audit,
             metrics=means.metrics,

@@ -79,16 +79,19 @@ class GracePeriod:
         if not burst.since_ns:
             del self._bursts[session]
 
-    def take_due(self, now_ns: int) -> list[TurnKey]:
-        """The turns that have waited long enough, session by session; they wait no more."""
-        due: list[TurnKey] = []
+    def take_due(self, now_ns: int) -> dict[TurnKey, int]:
+        """The turns that have waited long enough, and since when, session by session.
+
+        They wait no more.
+        """
+        due: dict[TurnKey, int] = {}
         while self._agenda and self._agenda[0][0] <= now_ns:
             _, session = heapq.heappop(self._agenda)
             burst = self._bursts.get(session)
             if burst is None:
                 continue
             if self._end_of(burst) <= now_ns:
-                due += self._close(session, burst, now_ns)
+                due |= self._close(session, burst, now_ns)
             else:
                 self._schedule(session, burst)
         return due
@@ -112,8 +115,10 @@ class GracePeriod:
         for session, burst in self._bursts.items():
             assert earliest[session] <= self._end_of(burst), f"{session} would be late"
 
-    def _close(self, session: SessionKey, burst: _Burst, now_ns: int) -> list[TurnKey]:
-        due = [key for key, since in burst.since_ns.items() if now_ns - since >= self._grace_ns]
+    def _close(self, session: SessionKey, burst: _Burst, now_ns: int) -> dict[TurnKey, int]:
+        due = {
+            key: since for key, since in burst.since_ns.items() if now_ns - since >= self._grace_ns
+        }
         for key in due:
             self.end(key)
         if burst.since_ns:

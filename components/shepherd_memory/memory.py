@@ -249,9 +249,13 @@ class Memory:
         Raises:
             UnknownItemError: this tenant has no such notice.
         """
-        if not await self._write(lambda writer: writer.acknowledge(notice_id)):
+        heard = await self._write(lambda writer: writer.acknowledge(notice_id))
+        if heard is None:
             raise UnknownItemError("notice", notice_id)
-        self._means.metrics.notices.labels("acknowledged").inc()
+        if heard.is_first:
+            waited_ns = max(0, self._means.clocks.unix_ns() - heard.created_unix_ns)
+            self._means.metrics.notices.labels("acknowledged").inc()
+            self._means.metrics.notify_seconds.observe(waited_ns / 1e9)
 
     async def erase_session(self, session: str) -> Erased:
         """Remove all of a conversation for good; what is replayed of it later is refused."""

@@ -10,9 +10,13 @@ from collections.abc import Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from shepherd_memory.subscription_totals import SubscriptionTotals
+from shepherd_telemetry.reload_metrics import ReloadMetrics
 
 _COMMIT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _LAG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_ARCHIVE_BUCKETS = (0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 20, 30, 60, 120, 300)
+_NOTIFY_BUCKETS = (0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14_400, 86_400)
+"""A session is told when it speaks next."""
 
 
 class Metrics:
@@ -20,6 +24,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.reloads = ReloadMetrics(self.registry)
         self.subscriptions = SubscriptionTotals()
         self.registry.register(self.subscriptions)
         self._stream_series()
@@ -72,6 +77,12 @@ class Metrics:
             "shepherd_memory_store_up", "1 while batches can be committed, 0 while streams wait."
         )
         self.store_up.set(1)
+        self.stored_bytes = Gauge(
+            "shepherd_memory_stored_bytes",
+            "Size on disk of what all tenants have, and of the index of blocks.",
+            ["store"],
+            registry=self.registry,
+        )
         self.follows_streams = self._gauge(
             "shepherd_memory_follows_streams",
             "1 on the replica that follows the streams, 0 on those that only answer.",
@@ -111,6 +122,18 @@ class Metrics:
             "Notices by what became of them.",
             "outcome",
             known=("created", "acknowledged"),
+        )
+        self.archive_seconds = Histogram(
+            "shepherd_memory_archive_duration_seconds",
+            "Time from a turn's eviction until it was archived and committed, its grace included.",
+            buckets=_ARCHIVE_BUCKETS,
+            registry=self.registry,
+        )
+        self.notify_seconds = Histogram(
+            "shepherd_memory_notify_duration_seconds",
+            "Time from a notice's writing until it was acknowledged: its session was told.",
+            buckets=_NOTIFY_BUCKETS,
+            registry=self.registry,
         )
         self.commit_seconds = Histogram(
             "shepherd_memory_commit_duration_seconds",

@@ -85,6 +85,8 @@ class Batch:
         self._opening = archives.batch()
         self.archived: defaultdict[tuple[str, str], list[StoredTurn]] = defaultdict(list)
         """By tenant and session."""
+        self.evicted_ns: list[int] = []
+        """When each of them was evicted, by the monotonic clock."""
         self.writer: Callable[[str], ArchiveWriter]
         """The tenant's open transaction; inside the block only."""
 
@@ -249,14 +251,14 @@ class TurnRecorder:
         """Archive the turns that have been evicted for long enough."""
         due = self._grace.take_due(self._clocks.monotonic_ns())
         self.expect(batch, due)
-        for key in due:
+        for key, since_ns in due.items():
             writer = batch.writer(key.tenant)
             row = writer.turn(key.archive_id)
             if row is None or row.state is TurnState.ARCHIVED:
                 self._forget(key)
             elif self._may_go(key, row, writer.newest(row.session)):
                 self._forget(key)
-                self._archive(batch, key.tenant, row)
+                self._archive(batch, key.tenant, row, since_ns)
             else:
                 self._judge(batch, key.tenant, [row])
 
@@ -356,13 +358,14 @@ class TurnRecorder:
         self._grace.end(key)
         self._ended.discard(key)
 
-    def _archive(self, batch: Batch, tenant: str, row: StoredTurn) -> None:
+    def _archive(self, batch: Batch, tenant: str, row: StoredTurn, since_ns: int) -> None:
         now = self._clocks.unix_ns()
         with self._traces.archiving(row.archive_id, row.session):
             is_new = batch.writer(tenant).archive(row.archive_id, now)
         if is_new:
             archived = replace(row, state=TurnState.ARCHIVED, archived_unix_ns=now)
             batch.archived[tenant, row.session].append(archived)
+            batch.evicted_ns.append(since_ns)
             self._metrics.turns_archived.inc()
 
 

@@ -37,6 +37,7 @@ from shepherd_memory.metrics import Metrics
 from shepherd_memory.notifier import Bell
 from shepherd_memory.replicas import Lease, Replica
 from shepherd_memory.search import Searcher
+from shepherd_memory.store_size import keep_measuring
 from shepherd_memory.streams import MakeTranscript, Transcripts
 from shepherd_memory.upkeep import Upkeep
 from shepherd_memory.writer import WriterThread
@@ -107,6 +108,7 @@ async def serve(
         process.ready.set_function(lambda: status.health()[0])
         async with doors.opened(config, listeners, means, status) as tasks:
             tasks.create_task(run(), name="work")
+            tasks.create_task(keep_measuring(kept.sizes, metrics), name="sizes")
             on_ready(url_of(listeners.public))
 
 

@@ -12,6 +12,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from shepherd_memory.archive.files import SqliteArchives
 from shepherd_memory.archive.protocol import Archives
@@ -20,6 +21,7 @@ from shepherd_memory.data_lock import locked
 from shepherd_memory.errors import StoreUnavailableError
 from shepherd_memory.index_store import IndexStore
 from shepherd_memory.replicas import Lease
+from shepherd_memory.store_size import Sizes, files_in
 from shepherd_memory.stream_state import StreamState
 from shepherd_memory.writer import WriterThread
 
@@ -32,6 +34,7 @@ class Stores:
     state: StreamState
     lease: Lease | None
     """None where there is no other replica."""
+    sizes: Sizes
 
 
 @asynccontextmanager
@@ -54,7 +57,7 @@ async def opened(config: MemoryConfig, writer: WriterThread) -> AsyncIterator[St
         stack.push_async_callback(writer.run, archives.close)
         state = await writer.run(lambda: IndexStore(directory / "index.db"))
         stack.push_async_callback(writer.run, state.close)
-        yield Stores(archives, state, None)
+        yield Stores(archives, state, None, partial(files_in, directory))
 
 
 async def _postgres(config: MemoryConfig, stack: AsyncExitStack) -> Stores:
@@ -63,6 +66,7 @@ async def _postgres(config: MemoryConfig, stack: AsyncExitStack) -> Stores:
     from shepherd_memory.archive.postgres_lease import PostgresLease  # noqa: PLC0415 - an extra
     from shepherd_memory.archive.postgres_migrations import prepare  # noqa: PLC0415 - an extra
     from shepherd_memory.archive.postgres_pool import PostgresPool  # noqa: PLC0415 - an extra
+    from shepherd_memory.archive.postgres_size import tables_of  # noqa: PLC0415 - an extra
 
     options = config.postgres()
     try:
@@ -74,4 +78,4 @@ async def _postgres(config: MemoryConfig, stack: AsyncExitStack) -> Stores:
     holder = f"{socket.gethostname()} {os.getpid()}"
     lease = PostgresLease(pool, holder=holder, ttl_s=config.archive_lease_s)
     archives = PostgresArchives(pool, fence=lease.fence)
-    return Stores(archives, PostgresIndex(pool, lease.fence), lease)
+    return Stores(archives, PostgresIndex(pool, lease.fence), lease, partial(tables_of, pool))

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from shepherd_events.foreign.msgpack_counters import MsgpackCounters
 from shepherd_events.publisher import PublisherCounters
+from shepherd_events.transports.protocol import Backlog
 from shepherd_worker.engine.protocol import EngineStats
 
 Rows = tuple[tuple[str, str, str], ...]
@@ -82,6 +83,15 @@ STREAM_TOTALS: Rows = (
     ("requests_refused", "Control requests that were not understood.", "refused_requests"),
     ("readers_refused", "Readers turned away for want of the right key.", "refused_readers"),
 )
+_BACKLOG: Rows = (
+    ("frames", "Frames that wait to be sent or, with a broker, to be acknowledged.", "frames"),
+    ("bytes", "Their size; of events that are not encoded yet, an estimate.", "size_bytes"),
+    (
+        "oldest_age_seconds",
+        "Seconds that the first of them has waited; 0 while none does.",
+        "oldest_age_s",
+    ),
+)
 _MSGPACK_TOTALS: Rows = (
     ("messages", "Messages sent in vLLM's form.", "messages"),
     ("events", "Block events sent in vLLM's form.", "events"),
@@ -110,12 +120,14 @@ class EngineCollector(Collector):
         stream: Callable[[], PublisherCounters | None],
         also: Callable[[], MsgpackCounters | None] = lambda: None,
         own: Callable[[], Iterable[Metric]] = tuple,
+        backlog: Callable[[], Backlog | None] = lambda: None,
     ) -> None:
-        """`own` is what the engine has beside its statistics."""
+        """`own` is what the engine has beside its statistics, `backlog` what the stream has to send."""
         self._stats = stats
         self._stream = stream
         self._also = also
         self._own = own
+        self._backlog = backlog
 
     def collect(self) -> Iterator[Metric]:
         """Called by prometheus_client, from any thread."""
@@ -130,6 +142,11 @@ class EngineCollector(Collector):
         stream = self._stream()
         if stream is not None:
             yield from _totals("shepherd_stream", STREAM_TOTALS, stream)
+        backlog = self._backlog()
+        if backlog is not None:
+            for name, text, where in _BACKLOG:
+                value = attrgetter(where)(backlog)
+                yield GaugeMetricFamily(f"shepherd_stream_outbox_{name}", text, value=value)
         also = self._also()
         if also is not None:
             yield from _totals("shepherd_stream_msgpack", _MSGPACK_TOTALS, also)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack
 from dataclasses import dataclass, fields, replace
+from functools import reduce
 from typing import TYPE_CHECKING, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -16,7 +17,7 @@ from shepherd_events.events import StreamId, StreamInfo
 from shepherd_events.foreign.msgpack_counters import MsgpackCounters
 from shepherd_events.foreign.outgoing import SaltOf
 from shepherd_events.publisher import KvEventPublisher, PublisherCounters
-from shepherd_events.transports.protocol import PublisherTransport
+from shepherd_events.transports.protocol import Backlog, PublisherTransport
 from shepherd_worker.config import Role, WorkerConfig
 from shepherd_worker.engine.protocol import EngineInfo
 from shepherd_worker.errors import UnreachableError, UnusableInputError
@@ -91,6 +92,11 @@ class WorkerStream:
     def also_counters(self) -> MsgpackCounters | None:
         """What the publishers in vLLM's form counted together; from any thread."""
         return _total([rank.also.counters for rank in self.ranks if rank.also is not None])
+
+    def backlog(self) -> Backlog | None:
+        """What all ranks have to send; from any thread."""
+        backlogs = [rank.own.backlog for rank in self.ranks if rank.own is not None]
+        return reduce(Backlog.with_other, backlogs) if backlogs else None
 
     def positions(self) -> list[StreamPosition]:
         """The head of each stream, for the health report."""

@@ -8,12 +8,13 @@ request.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from shepherd_worker.errors import DrainDeadlineError, InvalidRequestError, OverloadedError
+from shepherd_worker.health import Phase
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
@@ -31,6 +32,14 @@ class RequestMetrics:
         )
         for outcome in ("ok", "cancelled", "rejected", "migrated", "error"):
             self.requests.labels(outcome)
+        self._canaries = Counter(
+            "shepherd_worker_canaries",
+            "Dynamo's own probes of the worker by how they ended; no other series counts them.",
+            ["outcome"],
+            registry=registry,
+        )
+        for outcome in ("ok", "failed"):
+            self._canaries.labels(outcome)
         self.running = Gauge(
             "shepherd_worker_requests_in_progress",
             "Requests that were admitted and have not ended.",
@@ -54,6 +63,15 @@ class RequestMetrics:
             buckets=_SECONDS,
             registry=registry,
         )
+
+    @contextmanager
+    def canary(self) -> Iterator[ObservedCanary]:
+        """Observe one of Dynamo's probes; one that it gave up waiting for has failed too."""
+        observed = ObservedCanary()
+        try:
+            yield observed
+        finally:
+            self._canaries.labels("ok" if observed.complete else "failed").inc()
 
     @contextmanager
     def request(self) -> Iterator[ObservedRequest]:
@@ -96,6 +114,56 @@ class ObservedRequest:
         else:
             self._metrics.next_token.observe(now - self._last)
         self._last = now
+
+
+class ObservedCanary:
+    """Whether a probe was answered."""
+
+    complete = False
+
+    def chunk(self, *, last: bool) -> None:
+        """A chunk is about to be sent; the answer is complete with its last."""
+        self.complete = last
+
+
+class PhaseMetrics:
+    """Where the worker is in its life, and how long its end takes."""
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        ready: Gauge,
+        *,
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`ready` is the gauge that every process has."""
+        self._ready = ready
+        self._monotonic_s = monotonic_s
+        self._draining_since: float | None = None
+        self._phases = Gauge(
+            "shepherd_worker_phase",
+            "1 for the phase that the worker is in.",
+            ["phase"],
+            registry=registry,
+        )
+        Gauge(
+            "shepherd_worker_drain_duration_seconds",
+            "Seconds since the worker was told to end; 0 before.",
+            registry=registry,
+        ).set_function(self._drained_s)
+        self.become(Phase.STARTING)
+
+    def become(self, phase: Phase) -> None:
+        """The worker is in another phase now."""
+        for each in Phase:
+            self._phases.labels(each).set(each is phase)
+        self._ready.set(phase is Phase.READY)
+        if phase is Phase.DRAINING:
+            self._draining_since = self._monotonic_s()
+
+    def _drained_s(self) -> float:
+        since = self._draining_since
+        return 0.0 if since is None else self._monotonic_s() - since
 
 
 class ImageMetrics:

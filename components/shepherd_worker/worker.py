@@ -20,10 +20,12 @@ from prometheus_client import CollectorRegistry, Gauge
 from shepherd_events.tokenizer_assets import TokenizerAssets, TokenizerNotFoundError
 from shepherd_events.transcript import TranscriptReader
 from shepherd_telemetry.process_metrics import ProcessMetrics
+from shepherd_telemetry.spans import Spans
 from shepherd_worker.attribution import Attributor
 from shepherd_worker.config import Role, WorkerConfig
 from shepherd_worker.engine import create_encoder, create_engine
 from shepherd_worker.engine.protocol import Engine, EngineInfo
+from shepherd_worker.engine.telemetry import EngineTelemetry
 from shepherd_worker.engine_metrics import EngineCollector
 from shepherd_worker.errors import EngineDeadError, UnusableInputError
 from shepherd_worker.event_bridge import EventBridge
@@ -38,7 +40,13 @@ from shepherd_worker.registration import Registration
 from shepherd_worker.signals import StopSignals
 from shepherd_worker.stream import WorkerStream
 from shepherd_worker.stream_endpoint import StreamEndpoint
-from shepherd_worker.telemetry import ImageMetrics, RequestMetrics, exposition, load_seconds
+from shepherd_worker.telemetry import (
+    ImageMetrics,
+    PhaseMetrics,
+    RequestMetrics,
+    exposition,
+    load_seconds,
+)
 from shepherd_worker.tracing import RequestTracing
 
 log = logging.getLogger(__name__)
@@ -58,11 +66,10 @@ async def run(config: WorkerConfig) -> None:
     """
     async with AsyncExitStack() as cleanup:
         stop = cleanup.enter_context(StopSignals(asyncio.get_running_loop()))
-        create = create_encoder if config.role is Role.ENCODE else create_engine
-        engine = create(config.chosen_engine, config.engine_config())
-        cleanup.push_async_callback(engine.close)
         spans = config.spans("worker")
         cleanup.push_async_callback(asyncio.to_thread, spans.close)
+        engine = _create_engine(config, spans)
+        cleanup.push_async_callback(engine.close)
         registration = Registration(
             config, RequestTracing(spans, role=config.role, model=config.model_name)
         )
@@ -93,7 +100,7 @@ class Worker:
         ready: Gauge,
     ) -> None:
         self._config = config
-        self._ready = ready
+        self._phases = PhaseMetrics(registry, ready)
         self._engine = engine
         self._info = info
         self._registration = registration
@@ -106,7 +113,11 @@ class Worker:
         self._registry = registry
         self._registry.register(
             EngineCollector(
-                engine.stats, self._stream.counters, self._stream.also_counters, engine.metrics
+                engine.stats,
+                self._stream.counters,
+                self._stream.also_counters,
+                engine.metrics,
+                self._stream.backlog,
             )
         )
         self._handler = create_handler(
@@ -193,7 +204,7 @@ class Worker:
     def _become(self, phase: Phase) -> None:
         self._health.phase = phase
         self._registration.set_ready(ready=phase is Phase.READY)
-        self._ready.set(phase is Phase.READY)
+        self._phases.become(phase)
         log.info("worker %s is %s", self._config.role, phase)
 
     async def _report(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -205,6 +216,12 @@ class Worker:
             streams=self._stream.positions(),
         )
         return as_json(report)
+
+
+def _create_engine(config: WorkerConfig, spans: Spans) -> Engine:
+    if config.role is Role.ENCODE:
+        return create_encoder(config.chosen_engine, config.engine_config())
+    return create_engine(config.chosen_engine, config.engine_config(), EngineTelemetry(spans))
 
 
 async def _open_images(

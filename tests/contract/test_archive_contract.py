@@ -12,7 +12,7 @@ from archive_samples import a_notice, a_turn, keep
 from shepherd_events.events import StreamId
 from shepherd_events.stream_cursor import Position
 from shepherd_memory.archive.protocol import Archives
-from shepherd_memory.archive.records import NoticeState, StoredTurn, TurnState
+from shepherd_memory.archive.records import Heard, NoticeState, StoredTurn, TurnState
 from shepherd_memory.eviction import Placement
 from shepherd_memory.search import search
 
@@ -183,8 +183,9 @@ def test_a_notice_is_written_once_and_pending_until_acknowledged(archives: Archi
     assert [each.notice for each in listed] == [a_notice("n1"), a_notice("n2")]
 
     with archive.writing() as writer:
-        assert [writer.acknowledge("n1"), writer.acknowledge("n1")] == [True, True]
-        assert not writer.acknowledge("nothing")
+        assert writer.acknowledge("n1") == Heard(created_unix_ns=5, is_first=True)
+        assert writer.acknowledge("n1") == Heard(created_unix_ns=5, is_first=False)
+        assert writer.acknowledge("nothing") is None
         writer.add_notice(a_notice("n1"))
 
     pending = archive.notices(session=None, state=NoticeState.PENDING, after=0, limit=9)

@@ -32,7 +32,7 @@ def publisher_at(broker: NatsBroker, retention: Retention) -> KvEventPublisher:
 def num_waiting(publisher: KvEventPublisher) -> int:
     transport = publisher._transport
     assert isinstance(transport, NatsPublisherTransport)
-    return transport.num_waiting
+    return transport.backlog.frames
 
 
 async def test_row_6_of_three_brokers_the_leader_may_die_under_load_and_nothing_is_lost(

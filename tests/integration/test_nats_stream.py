@@ -43,7 +43,7 @@ def kept(publisher: KvEventPublisher) -> int:
     """Frames that the broker has acknowledged."""
     transport = publisher._transport
     assert isinstance(transport, NatsPublisherTransport)
-    return publisher.counters.frames - transport.num_waiting
+    return publisher.counters.frames - transport.backlog.frames
 
 
 async def test_a_reader_follows_live_and_knows_what_is_resident(broker: NatsBroker) -> None:

@@ -14,12 +14,14 @@ from prometheus_client.registry import Collector
 
 from shepherd_events.foreign.msgpack_counters import MsgpackCounters
 from shepherd_events.publisher import PublisherCounters
+from shepherd_events.transports.protocol import Backlog
 from shepherd_gateway.metrics import Metrics as GatewayMetrics
 from shepherd_memory.metrics import Metrics
 from shepherd_telemetry.process_metrics import ProcessMetrics
 from shepherd_worker.engine.protocol import EngineStats, KvStoreStats
+from shepherd_worker.engine.telemetry import EngineTelemetry
 from shepherd_worker.engine_metrics import EngineCollector
-from shepherd_worker.telemetry import ImageMetrics, RequestMetrics, load_seconds
+from shepherd_worker.telemetry import ImageMetrics, PhaseMetrics, RequestMetrics, load_seconds
 
 T = TypeVar("T", PublisherCounters, MsgpackCounters)
 
@@ -44,14 +46,15 @@ class Series:
 def worker_registry() -> CollectorRegistry:
     """A worker's, with everything that an option can add."""
     registry = CollectorRegistry()
-    ProcessMetrics(registry, "worker")
+    PhaseMetrics(registry, ProcessMetrics(registry, "worker").ready)
     load_seconds(registry)
     RequestMetrics(registry)
     ImageMetrics(registry)
     ways = {"shm": 0, "tcp": 0, "nixl": 0}
     stats = EngineStats(transfers_total=ways, transfer_faults_total=ways, kv_store=KvStoreStats())
     stream, also = _at_zero(PublisherCounters), _at_zero(MsgpackCounters)
-    registry.register(EngineCollector(lambda: stats, lambda: stream, lambda: also))
+    own = EngineTelemetry().metrics
+    registry.register(EngineCollector(lambda: stats, lambda: stream, lambda: also, own, Backlog))
     return registry
 
 

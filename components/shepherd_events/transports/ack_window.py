@@ -27,6 +27,8 @@ class LoggedFrame:
     payload: bytes
     frame_id: str
     """Unique within the log."""
+    told_ns: int = 0
+    """When it began to wait, by the clock of whoever told it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,11 @@ class AckWindow:
     def __len__(self) -> int:
         """Frames that are not acknowledged."""
         return len(self._frames)
+
+    @property
+    def oldest_told_ns(self) -> int | None:
+        """When the first frame that is not acknowledged was told; None when there is none."""
+        return self._frames[0].told_ns if self._frames else None
 
     @property
     def log_end(self) -> str:

@@ -20,7 +20,7 @@ from typing import Protocol
 
 from shepherd_events.errors import NoAnswerError, TransportError
 from shepherd_events.events import StreamAddress
-from shepherd_events.transports.protocol import Endpoints, topic_of
+from shepherd_events.transports.protocol import Backlog, Endpoints, topic_of
 
 DEFAULT_QUEUE_FRAMES = 1000
 
@@ -182,6 +182,11 @@ class MemoryPublisherTransport:
     def num_refused(self) -> int:
         """None: whoever is in this process may read."""
         return 0
+
+    @property
+    def backlog(self) -> Backlog:
+        """See `PublisherTransport.backlog`: what is sent has arrived."""
+        return Backlog()
 
     def last_epoch(self) -> int:
         """Nothing outlives its publisher here."""

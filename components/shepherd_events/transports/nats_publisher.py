@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -36,7 +37,7 @@ from shepherd_events.transports.nats_connection import (
 )
 from shepherd_events.transports.nats_log import NatsLog, Retention, position_of
 from shepherd_events.transports.nats_parts import in_parts
-from shepherd_events.transports.protocol import Endpoints, topic_of
+from shepherd_events.transports.protocol import Backlog, Endpoints, topic_of
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class NatsPublisherTransport:
         credentials: NatsCredentials | None = None,
         retention: Retention | None = None,
         window_bytes: int = WINDOW_BYTES,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         """Raises TransportError where `server` may not be used with these credentials."""
         self._server = server
@@ -70,6 +72,7 @@ class NatsPublisherTransport:
         self._credentials = credentials or NatsCredentials()
         self._retention = retention or Retention()
         check_server(server, self._credentials)
+        self._monotonic_ns = monotonic_ns
         self._told = threading.Lock()
         self._window = AckWindow(window_bytes)
         self._fenced = ""
@@ -85,9 +88,12 @@ class NatsPublisherTransport:
         self._answering = ThreadPoolExecutor(1, thread_name_prefix="kv-events-control")
 
     @property
-    def num_waiting(self) -> int:
+    def backlog(self) -> Backlog:
         """Numbered frames that the broker has not acknowledged."""
-        return len(self._window)
+        with self._told:
+            oldest_ns = self._window.oldest_told_ns
+            age_ns = 0 if oldest_ns is None else self._monotonic_ns() - oldest_ns
+            return Backlog(len(self._window), self._window.num_bytes, age_ns / 1e9)
 
     @property
     def num_refused(self) -> int:
@@ -115,7 +121,7 @@ class NatsPublisherTransport:
             raise TransportError(self._fenced)
         assert self._loop is not None, "bind() comes first"
         if topic == self._topic and frame_id:
-            frame = LoggedFrame(self._subjects.live, payload, frame_id)
+            frame = LoggedFrame(self._subjects.live, payload, frame_id, self._monotonic_ns())
             with self._told:
                 taken = self._window.add(frame)
             if not taken:

@@ -23,6 +23,24 @@ class Endpoints:
     control: str
 
 
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """Frames that were told and are not where they shall go yet."""
+
+    frames: int = 0
+    size_bytes: int = 0
+    oldest_age_s: float = 0.0
+    """How long the first of them has waited; 0 while nothing waits."""
+
+    def with_other(self, other: Backlog) -> Backlog:
+        """Both together."""
+        return Backlog(
+            self.frames + other.frames,
+            self.size_bytes + other.size_bytes,
+            max(self.oldest_age_s, other.oldest_age_s),
+        )
+
+
 class PublisherTransport(Protocol):
     """The sending end."""
 
@@ -34,6 +52,11 @@ class PublisherTransport(Protocol):
     @property
     def num_refused(self) -> int:
         """Readers turned away so far; 0 where somebody else decides, such as a broker."""
+        ...
+
+    @property
+    def backlog(self) -> Backlog:
+        """What `send` took and nobody has confirmed; nothing on a wire that confirms nothing."""
         ...
 
     def last_epoch(self) -> int:

@@ -28,7 +28,7 @@ from shepherd_events.errors import ListenerRefusedError, NoAnswerError, Transpor
 from shepherd_events.events import StreamAddress
 from shepherd_events.transports.addresses import is_loopback, is_wildcard
 from shepherd_events.transports.credentials import CurveCredentials
-from shepherd_events.transports.protocol import Endpoints, topic_of
+from shepherd_events.transports.protocol import Backlog, Endpoints, topic_of
 from shepherd_events.transports.zmq_curve import Gate, reader_keys
 
 logger = logging.getLogger(__name__)
@@ -83,6 +83,11 @@ class ZmqPublisherTransport:
     def num_refused(self) -> int:
         """Handshakes that failed."""
         return 0 if self._gate is None else self._gate.num_refused
+
+    @property
+    def backlog(self) -> Backlog:
+        """See `PublisherTransport.backlog`: nobody confirms anything."""
+        return Backlog()
 
     def last_epoch(self) -> int:
         """Nothing outlives its publisher here."""

@@ -14,6 +14,7 @@ from shepherd_memory.archive.records import (
     DeadLetter,
     Erased,
     Fact,
+    Heard,
     NoticeState,
     StoredNotice,
     StoredTurn,
@@ -180,14 +181,15 @@ class FakeWriter:
             row = StoredNotice(tables.numbers["notice"], notice, NoticeState.PENDING)
             tables.notices[row.position] = row
 
-    def acknowledge(self, notice_id: str) -> bool:
+    def acknowledge(self, notice_id: str) -> Heard | None:
         """See `NoticeWriter.acknowledge`."""
         for row in self._tables.notices.values():
             if row.notice.notice_id == notice_id:
                 heard = replace(row, state=NoticeState.ACKNOWLEDGED)
                 self._tables.notices[row.position] = heard
-                return True
-        return False
+                is_first = row.state is NoticeState.PENDING
+                return Heard(row.notice.created_unix_ns, is_first)
+        return None
 
     def set_fact(self, key: str, value: str, now_unix_ns: int) -> None:
         """See `FactWriter.set_fact`."""

@@ -15,7 +15,7 @@ from shepherd_events.stream_cursor import Position
 from shepherd_memory.archive.postgres_arrays import Integers, Strings
 from shepherd_memory.archive.postgres_pool import Connection, text_of
 from shepherd_memory.archive.postgres_turns import PostgresTurnWriter
-from shepherd_memory.archive.records import DeadLetter, StoredVectors
+from shepherd_memory.archive.records import DeadLetter, Heard, StoredVectors
 from shepherd_memory.facts import fold_key
 
 FACT_NOW = """SELECT key, value, set_unix_ns, ended_unix_ns FROM facts
@@ -44,11 +44,20 @@ class PostgresArchiveWriter(PostgresTurnWriter):
         """See `NoticeWriter.add_notice`."""
         self._notices.setdefault(notice.notice_id, notice)
 
-    def acknowledge(self, notice_id: str) -> bool:
+    def acknowledge(self, notice_id: str) -> Heard | None:
         """See `NoticeWriter.acknowledge`."""
         self.flush()
-        heard = "UPDATE notices SET acknowledged = true WHERE tenant = %s AND notice_id = %s"
-        return self._changes(heard, notice_id)
+        row = self._first(
+            "SELECT created_unix_ns, acknowledged FROM notices "
+            "WHERE tenant = %s AND notice_id = %s FOR UPDATE",
+            notice_id,
+        )
+        if row is None:
+            return None
+        if not row["acknowledged"]:
+            heard = "UPDATE notices SET acknowledged = true WHERE tenant = %s AND notice_id = %s"
+            self._changes(heard, notice_id)
+        return Heard(row["created_unix_ns"], is_first=not row["acknowledged"])
 
     def set_fact(self, key: str, value: str, now_unix_ns: int) -> None:
         """See `FactWriter.set_fact`."""

@@ -36,6 +36,7 @@ from shepherd_memory.archive.records import (
     Document,
     Erased,
     Fact,
+    Heard,
     NoticeState,
     Postings,
     Quota,
@@ -106,8 +107,8 @@ class NoticeWriter(Protocol):
         """Put a notice into the outbox as pending."""
         ...
 
-    def acknowledge(self, notice_id: str) -> bool:
-        """Mark a notice as heard; says whether there is such a notice."""
+    def acknowledge(self, notice_id: str) -> Heard | None:
+        """Mark a notice as heard; None where there is no such notice."""
         ...
 
 

@@ -73,6 +73,16 @@ class StoredNotice:
 
 
 @dataclass(frozen=True, slots=True)
+class Heard:
+    """What became of an acknowledgement."""
+
+    created_unix_ns: int
+    """When the notice was written."""
+    is_first: bool
+    """Whether nobody had acknowledged it before."""
+
+
+@dataclass(frozen=True, slots=True)
 class SessionSummary:
     """One conversation."""
 

@@ -14,6 +14,8 @@ from shepherd_events.stream_cursor import Position
 from shepherd_memory.archive.records import (
     STORED_MEMORY_SESSION,
     DeadLetter,
+    Heard,
+    NoticeState,
     StoredTurn,
     StoredVectors,
 )
@@ -133,12 +135,19 @@ class SqliteArchiveWriter:
             ),
         )
 
-    def acknowledge(self, notice_id: str) -> bool:
+    def acknowledge(self, notice_id: str) -> Heard | None:
         """See `NoticeWriter.acknowledge`."""
-        changed = self._connection.execute(
-            "UPDATE notices SET state = 'acknowledged' WHERE notice_id = ?", (notice_id,)
-        )
-        return changed.rowcount > 0
+        row = self._connection.execute(
+            "SELECT created_unix_ns, state FROM notices WHERE notice_id = ?", (notice_id,)
+        ).fetchone()
+        if row is None:
+            return None
+        is_first = row["state"] != NoticeState.ACKNOWLEDGED
+        if is_first:
+            self._connection.execute(
+                "UPDATE notices SET state = 'acknowledged' WHERE notice_id = ?", (notice_id,)
+            )
+        return Heard(row["created_unix_ns"], is_first)
 
     def set_fact(self, key: str, value: str, now_unix_ns: int) -> None:
         """See `FactWriter.set_fact`."""

@@ -5,12 +5,19 @@ from __future__ import annotations
 from typing import Literal, assert_never
 
 from shepherd_worker.engine.protocol import Engine, EngineConfig
+from shepherd_worker.engine.telemetry import EngineTelemetry
 from shepherd_worker.engine.vision import ImageEncoder
 from shepherd_worker.errors import UnreachableError
 
 
-def create_engine(name: Literal["torch", "trtllm", "fake"], config: EngineConfig) -> Engine:
+def create_engine(
+    name: Literal["torch", "trtllm", "fake"],
+    config: EngineConfig,
+    telemetry: EngineTelemetry | None = None,
+) -> Engine:
     """Make an engine; only the chosen one's packages are imported.
+
+    TensorRT-LLM measures itself: `telemetry` has nothing of it.
 
     Raises:
         UnreachableError: a package that the engine needs is not there.
@@ -18,11 +25,11 @@ def create_engine(name: Literal["torch", "trtllm", "fake"], config: EngineConfig
     """
     match name:
         case "torch":
-            return _create_torch(config)
+            return _create_torch(config, telemetry)
         case "fake":
             from shepherd_worker.engine.fake import FakeEngine  # noqa: PLC0415 - see docstring
 
-            return FakeEngine(config)
+            return FakeEngine(config, telemetry=telemetry)
         case "trtllm":
             return _create_trtllm(config)
         case _:
@@ -42,7 +49,7 @@ def _create_trtllm(config: EngineConfig) -> Engine:
     return TrtllmEngine(config, library)
 
 
-def _create_torch(config: EngineConfig) -> Engine:
+def _create_torch(config: EngineConfig, telemetry: EngineTelemetry | None) -> Engine:
     try:
         # the extra is optional, and heavy
         from shepherd_worker.engine.embedded.engine import EmbeddedEngine  # noqa: PLC0415
@@ -51,7 +58,7 @@ def _create_torch(config: EngineConfig) -> Engine:
         raise UnreachableError(
             f"--engine torch needs the package {error.name}: pip install 'shepherd-worker[torch]'"
         ) from error
-    return EmbeddedEngine(config, TorchRunner(config))
+    return EmbeddedEngine(config, TorchRunner(config), telemetry=telemetry)
 
 
 def create_encoder(name: Literal["torch", "trtllm", "fake"], config: EngineConfig) -> Engine:

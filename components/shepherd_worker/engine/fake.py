@@ -29,6 +29,7 @@ from shepherd_worker.engine.embedded.scheduler import StepPlan, Work
 from shepherd_worker.engine.embedded.sequence import Sequence
 from shepherd_worker.engine.fake_vision import FakeImageProcessor, FakeVisionTower, vision_limits
 from shepherd_worker.engine.protocol import EngineConfig
+from shepherd_worker.engine.telemetry import EngineTelemetry
 from shepherd_worker.engine.validation import count_host_blocks
 from shepherd_worker.engine.vision import ImageCounts, ImageProcessor
 from shepherd_worker.image import ImageInput
@@ -57,11 +58,16 @@ class FakeEngine(EmbeddedEngine):
     """
 
     def __init__(
-        self, config: EngineConfig, *, step_delay_s: float = 0.0, eos_after: int | None = None
+        self,
+        config: EngineConfig,
+        *,
+        step_delay_s: float = 0.0,
+        eos_after: int | None = None,
+        telemetry: EngineTelemetry | None = None,
     ) -> None:
         """Each step lasts `step_delay_s`; output token number `eos_after` ends the sequence."""
         runner = FakeRunner(config, step_delay_s=step_delay_s, eos_after=eos_after)
-        super().__init__(config, runner, name="fake")
+        super().__init__(config, runner, name="fake", telemetry=telemetry)
 
 
 class FakeRunner:

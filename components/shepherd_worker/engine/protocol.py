@@ -277,6 +277,8 @@ class Handoff:
     """One record per full block of the prompt; None where it has none."""
     own: Mapping[str, Any] = field(default_factory=dict)
     """JSON values that only an engine of this name reads; empty for one that has tickets."""
+    traceparent: str = ""
+    """Of the request that computed it, as W3C writes it; empty without a trace."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

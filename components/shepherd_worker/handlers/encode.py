@@ -41,7 +41,7 @@ class EncodeHandler:
         self, request: dict[str, Any], context: CallContext
     ) -> AsyncIterator[dict[str, Any]]:
         """See `Handler.generate`; yields one chunk."""
-        return self._intake.observed(self._answer(request), context)
+        return self._intake.observed(self._answer(request), request, context)
 
     async def _answer(self, request: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
         try:

@@ -63,18 +63,23 @@ class Intake:
             InvalidRequestError: the dictionary is not a request.
             WorkerError: whatever `answer` raises, and `DrainDeadlineError`.
         """
-        async for chunk in self.observed(self._answer(request, context, answer), context):
+        chunks = self._answer(request, context, answer)
+        async for chunk in self.observed(chunks, request, context):
             yield chunk
 
     async def observed(
-        self, chunks: AsyncGenerator[dict[str, Any], None], context: CallContext
+        self,
+        chunks: AsyncGenerator[dict[str, Any], None],
+        request: dict[str, Any],
+        context: CallContext,
     ) -> AsyncIterator[dict[str, Any]]:
         """Pass chunks on until the client leaves, and count how that went.
 
         Raises:
             WorkerError: whatever `chunks` raises, and `DrainDeadlineError`.
         """
-        with self.metrics.request() as observed:
+        metrics = self.metrics
+        with metrics.canary() if is_canary(request) else metrics.request() as observed:
             async for chunk in self.inflight.until_stopped(chunks, context):
                 observed.chunk(last="finish_reason" in chunk)
                 yield chunk

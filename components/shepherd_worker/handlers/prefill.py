@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
+from shepherd_telemetry.trace_context import current_traceparent
 from shepherd_worker.handlers.intake import Admitted, Intake
 from shepherd_worker.inflight import CallContext
 from shepherd_worker.request import FinishReason
@@ -34,5 +36,7 @@ class PrefillHandler:
         yield {
             "finish_reason": FinishReason.LENGTH.value,
             **render_chunk(result.chunk),
-            "disaggregated_params": render_handoff(result.handoff),
+            "disaggregated_params": render_handoff(
+                dataclasses.replace(result.handoff, traceparent=current_traceparent())
+            ),
         }

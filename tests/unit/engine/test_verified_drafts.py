@@ -28,6 +28,7 @@ from shepherd_worker.engine.embedded.scheduler import Work
 from shepherd_worker.engine.embedded.sequence import Sequence
 from shepherd_worker.engine.fake import FakeRunner, next_token
 from shepherd_worker.engine.protocol import CacheEvent, SequenceFinished
+from shepherd_worker.engine.telemetry import EngineTelemetry
 from shepherd_worker.request import FinishReason, GenerateRequest, Sampling
 
 VOCAB_SIZE = 4
@@ -46,7 +47,7 @@ def three_words() -> str:
 
 def loaded(**sizes: Any) -> Loaded:
     limits = config(model=three_words(), **sizes)
-    return load_engine(FakeRunner(limits), limits, "fake", None)
+    return load_engine(FakeRunner(limits), limits, "fake", None, EngineTelemetry())
 
 
 def sequence(call: GenerateRequest, root: Any, drafter: NgramDrafter | None = None) -> Sequence:

@@ -22,8 +22,8 @@ def test_a_turn_is_due_when_its_grace_is_over() -> None:
     grace.begin(S, key("a"), 100)
 
     assert grace.next_due_ns() == 110
-    assert grace.take_due(109) == []
-    assert grace.take_due(110) == [key("a")]
+    assert grace.take_due(109) == {}
+    assert grace.take_due(110) == {key("a"): 100}
     assert grace.next_due_ns() is None
     assert len(grace) == 0
 
@@ -34,8 +34,8 @@ def test_a_turn_whose_blocks_come_back_begins_anew() -> None:
     grace.end(key("a"))
     grace.begin(S, key("a"), 105)
 
-    assert grace.take_due(114) == []
-    assert grace.take_due(115) == [key("a")]
+    assert grace.take_due(114) == {}
+    assert grace.take_due(115) == {key("a"): 105}
 
 
 def test_a_burst_of_one_session_is_due_together_and_holds_up_no_other() -> None:
@@ -44,9 +44,9 @@ def test_a_burst_of_one_session_is_due_together_and_holds_up_no_other() -> None:
     grace.begin(OTHER, key("x"), 101)
     grace.begin(S, key("b"), 108)
 
-    assert grace.take_due(111) == [key("x")]
-    assert grace.take_due(117) == []
-    assert grace.take_due(118) == [key("a"), key("b")]
+    assert grace.take_due(111) == {key("x"): 101}
+    assert grace.take_due(117) == {}
+    assert grace.take_due(118) == {key("a"): 100, key("b"): 108}
 
 
 def test_evictions_that_never_pause_are_told_in_parts() -> None:
@@ -65,7 +65,7 @@ def test_without_grace_a_turn_is_due_at_once() -> None:
     grace = GracePeriod(0)
     grace.begin(S, key("a"), 100)
 
-    assert grace.take_due(100) == [key("a")]
+    assert grace.take_due(100) == {key("a"): 100}
 
 
 class GraceMachine(RuleBasedStateMachine):
@@ -91,15 +91,16 @@ class GraceMachine(RuleBasedStateMachine):
     @rule(ns=st.integers(0, 15))
     def pass_time(self, ns: int) -> None:
         self.now += ns
-        for turn in self.grace.take_due(self.now):
-            assert self.now - self.since.pop(turn) >= GRACE
+        for turn, since in self.grace.take_due(self.now).items():
+            assert since == self.since.pop(turn)
+            assert self.now - since >= GRACE
         for since in self.since.values():
             assert self.now - since < (LONGEST_BURST + 1) * GRACE
 
     @rule()
     def be_quiet(self) -> None:
         self.now += GRACE
-        assert set(self.grace.take_due(self.now)) == self.since.keys()
+        assert self.grace.take_due(self.now) == self.since
         self.since.clear()
 
     @invariant()

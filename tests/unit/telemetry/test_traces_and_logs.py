@@ -6,9 +6,8 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -16,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shepherd_config import OptionError
+from shepherd_telemetry.fake import KeptSpans
 from shepherd_telemetry.http import TracedHttp
 from shepherd_telemetry.logs import JsonLines
 from shepherd_telemetry.options import TelemetryOptions
-from shepherd_telemetry.spans import NO_SPANS, NOTHING, Attributes, Kind, measured
+from shepherd_telemetry.spans import NO_SPANS, measured
 from shepherd_telemetry.trace_context import (
     TraceContext,
     current,
@@ -33,42 +33,6 @@ from shepherd_worker.tracing import RequestTracing
 CONTEXT = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331")
 HEADER = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 HEX = "0123456789abcdef"
-
-
-@dataclass
-class KeptSpan:
-    name: str
-    parent: TraceContext | None
-    attributes: dict[str, Any]
-    context: TraceContext = CONTEXT
-    failure: str | None = None
-
-    def set(self, attributes: Attributes) -> None:
-        self.attributes |= attributes
-
-    def end(self, failure: str = "") -> None:
-        assert self.failure is None, "a span ends once"
-        self.failure = failure
-
-
-@dataclass
-class KeptSpans:
-    kept: list[KeptSpan] = field(default_factory=list)
-
-    def start(
-        self,
-        name: str,
-        kind: Kind = Kind.INTERNAL,
-        *,
-        parent: TraceContext | None = None,
-        links: Sequence[TraceContext] = (),
-        attributes: Attributes = NOTHING,
-    ) -> KeptSpan:
-        span = KeptSpan(name, parent, dict(attributes))
-        self.kept.append(span)
-        return span
-
-    def close(self) -> None: ...
 
 
 @given(

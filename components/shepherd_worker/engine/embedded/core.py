@@ -8,7 +8,6 @@ Knows no thread and no event loop; whoever drives it calls from one thread.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from collections.abc import Sequence as ReadOnlyList
 from collections.abc import Set as AbstractSet
@@ -26,6 +25,7 @@ from shepherd_worker.engine.embedded.scheduler import Scheduler, StepPlan, Work
 from shepherd_worker.engine.embedded.sequence import Sequence
 from shepherd_worker.engine.embedded.stop_strings import StopStrings
 from shepherd_worker.engine.protocol import CacheEvent, EngineStats
+from shepherd_worker.engine.telemetry import EngineTelemetry, Waits
 from shepherd_worker.errors import OverloadedError
 from shepherd_worker.request import FinishReason, TokenChunk, Usage
 
@@ -81,14 +81,16 @@ class EngineCore:
         tokenizer: Tokenizer | None,
         *,
         saver: BlockSaver | None = None,
-        clock: Callable[[], float] = time.monotonic,
+        telemetry: EngineTelemetry | None = None,
     ) -> None:
-        """`clock` gives seconds that never go back; `saver` keeps blocks beyond this process."""
+        """`saver` keeps blocks beyond this process."""
         self._runner = runner
         self._pool = pool
         self._scheduler = scheduler
         self._tokenizer = tokenizer
-        self._clock = clock
+        telemetry = telemetry or EngineTelemetry()
+        self._clock = telemetry.clock
+        self._queue: Waits[Sequence] = Waits(telemetry.queue_wait, telemetry.clock)
         self._pace = Pace()
         self._saver = saver
         self._stop_strings: dict[Sequence, StopStrings] = {}
@@ -118,6 +120,7 @@ class EngineCore:
             self._num_refused += 1
             self._outputs.append(Output(sequence, refusal, last=True))
             return
+        self._queue.begin(sequence)
         stops = sequence.request.stops.stop
         if stops:
             assert self._tokenizer is not None
@@ -148,6 +151,7 @@ class EngineCore:
         if plan.copies:
             self._runner.copy_blocks(plan.copies)
         if plan.work:
+            self._note_begun(plan)
             begun, ended_before = self._clock(), self._num_ended
             self._import(plan)
             self._compute(plan)
@@ -157,6 +161,12 @@ class EngineCore:
         if self._saver is not None and events:
             self._saver.save(events, loaded=self._loaded_hashes(plan), read=self._read_stored)
         return StepOutput(outputs, events), bool(plan.work)
+
+    def _note_begun(self, plan: StepPlan) -> None:
+        """Sequences that a pass computes for wait no more."""
+        if self._queue:
+            for work in plan.work:
+                self._queue.end(work.sequence)
 
     def stats(self) -> EngineStats:
         """The engine's own counters."""
@@ -292,6 +302,7 @@ class EngineCore:
     def _end(self, sequence: Sequence, chunk: TokenChunk) -> None:
         """Finish a sequence with its last chunk; a prefill's is not the answer's last."""
         self._stop_strings.pop(sequence, None)
+        self._queue.drop(sequence)
         self._num_ended += 1
         self._scheduler.finish(sequence, chunk.finish_reason or FinishReason.LENGTH)
         usage = Usage(sequence.num_prompt, sequence.num_reused, sequence.num_output)

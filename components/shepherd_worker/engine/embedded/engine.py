@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -48,6 +48,7 @@ from shepherd_worker.engine.protocol import (
     Handoff,
     PrefillResult,
 )
+from shepherd_worker.engine.telemetry import EngineTelemetry, Waits
 from shepherd_worker.engine.validation import check_request, clip_max_tokens
 from shepherd_worker.engine.vision import ImageProcessor
 from shepherd_worker.errors import (
@@ -78,6 +79,7 @@ class EmbeddedEngine:
         clock_ns: Callable[[], int] = time.time_ns,
         transfer_timeout_s: float = FRAME_TIMEOUT_S,
         store: KvStore | None = None,
+        telemetry: EngineTelemetry | None = None,
     ) -> None:
         """Check what can be checked without loading the model.
 
@@ -93,6 +95,8 @@ class EmbeddedEngine:
         self._name = name
         self._clock_ns = clock_ns
         self._transfer_timeout_s = transfer_timeout_s
+        self._telemetry = telemetry or EngineTelemetry()
+        self._cancelled: Waits[Sequence] = Waits(self._telemetry.cancelling, self._telemetry.clock)
         self._streams: dict[Sequence, asyncio.Queue[TokenChunk | WorkerError]] = {}
         self._events: asyncio.Queue[tuple[CacheEvent, ...] | EngineDeadError | None]
         self._events = asyncio.Queue()
@@ -113,7 +117,14 @@ class EmbeddedEngine:
         options = transfer_options(self._config, timeout_s=self._transfer_timeout_s)
         self._started = asyncio.get_running_loop().create_future()
         self._thread = EngineThread(
-            partial(load_engine, self._runner, self._config, self._name, self._connector),
+            partial(
+                load_engine,
+                self._runner,
+                self._config,
+                self._name,
+                self._connector,
+                self._telemetry,
+            ),
             ready=self._on_ready,
             deliver=self._on_output,
             died=self._on_death,
@@ -126,7 +137,7 @@ class EmbeddedEngine:
             if self._dead is not None:
                 raise self._dead
             transfer = await self._open_transfer(options, loaded.storage)
-            self._imports = PromptImports(loaded, transfer, self._connector)
+            self._imports = PromptImports(loaded, transfer, self._connector, self._telemetry)
             self._loaded = loaded
         return loaded.info
 
@@ -192,9 +203,9 @@ class EmbeddedEngine:
             leases_expired_total=moved.leases_expired_total,
         )
 
-    def metrics(self) -> tuple[Metric, ...]:
-        """See `Engine.metrics`: `stats` says everything."""
-        return ()
+    def metrics(self) -> Iterable[Metric]:
+        """See `Engine.metrics`."""
+        return self._telemetry.metrics()
 
     def is_healthy(self) -> bool:
         """See `Engine.is_healthy`."""
@@ -299,6 +310,7 @@ class EmbeddedEngine:
                 yield chunk
         finally:
             if sequence in self._streams:
+                self._cancelled.begin(sequence)
                 self._post(partial(EngineCore.cancel, sequence=sequence))
 
     def _lease(self, sequence: Sequence, release: Callable[[], None]) -> Handoff:
@@ -339,6 +351,7 @@ class EmbeddedEngine:
             stream.put_nowait(item.result)
             if item.last:
                 del self._streams[item.sequence]
+                self._cancelled.end(item.sequence)
                 self._changed.set()
 
     def _on_death(self, error: BaseException) -> None:

@@ -15,17 +15,23 @@ from shepherd_worker.engine.embedded.loading import Loaded
 from shepherd_worker.engine.embedded.sequence import ImportedBlocks, Sequence
 from shepherd_worker.engine.embedded.transfer.service import TransferService
 from shepherd_worker.engine.protocol import Handoff
+from shepherd_worker.engine.telemetry import EngineTelemetry
 
 
 class PromptImports:
     """See the module's docstring."""
 
     def __init__(
-        self, loaded: Loaded, transfer: TransferService, connector: KvConnector | None
+        self,
+        loaded: Loaded,
+        transfer: TransferService,
+        connector: KvConnector | None,
+        telemetry: EngineTelemetry,
     ) -> None:
         self._loaded = loaded
         self._transfer = transfer
         self._connector = connector
+        self._telemetry = telemetry
         self._block_size = loaded.info.block_size
 
     @asynccontextmanager
@@ -50,13 +56,15 @@ class PromptImports:
             return None
         wanted = max(0, min(ticket.num_records, self._num_reusable(sequence)))
         first = loaded.core.num_cached_blocks(sequence.hashes(wanted, self._block_size))
-        records = await self._transfer.fetch(
-            ticket,
-            first,
-            wanted - first,
-            fingerprint=loaded.info.model_fingerprint,
-            record_bytes=loaded.block_bytes,
-        )
+        with self._telemetry.transferring(handoff, wanted - first) as transfer:
+            records = await self._transfer.fetch(
+                ticket,
+                first,
+                wanted - first,
+                fingerprint=loaded.info.model_fingerprint,
+                record_bytes=loaded.block_bytes,
+            )
+            transfer.came(records or ())
         return ImportedBlocks(first, records) if records else None
 
     async def _load(self, sequence: Sequence) -> ImportedBlocks | None:

@@ -24,6 +24,7 @@ from shepherd_worker.engine.embedded.runner import Runner, RunnerInfo
 from shepherd_worker.engine.embedded.scheduler import Scheduler
 from shepherd_worker.engine.embedded.stop_strings import load_tokenizer
 from shepherd_worker.engine.protocol import EngineConfig, EngineInfo
+from shepherd_worker.engine.telemetry import EngineTelemetry
 from shepherd_worker.engine.validation import RequestLimits
 from shepherd_worker.errors import EngineFailedError, UnusableInputError
 
@@ -43,7 +44,11 @@ class Loaded:
 
 
 def load_engine(
-    runner: Runner, config: EngineConfig, name: str, connector: KvConnector | None
+    runner: Runner,
+    config: EngineConfig,
+    name: str,
+    connector: KvConnector | None,
+    telemetry: EngineTelemetry,
 ) -> Loaded:
     """Load the model and build everything of its size; open `connector` for it.
 
@@ -78,7 +83,30 @@ def load_engine(
         max_num_tokens=config.max_num_tokens,
         max_waiting=config.max_waiting,
     )
-    info = EngineInfo(
+    info = _engine_info(name, model, config, max_seq_len)
+    if connector is not None:
+        connector.open(model.fingerprint, model.block_bytes)
+    limits = RequestLimits(
+        vocab_size=model.vocab_size,
+        max_seq_len=max_seq_len,
+        matches_stop_strings=tokenizer is not None,
+        serves_lora=model.serves_lora,
+        vision=model.vision,
+    )
+    return Loaded(
+        EngineCore(runner, pool, scheduler, tokenizer, saver=connector, telemetry=telemetry),
+        info,
+        limits,
+        prepare_with(factories, config, model.tokenizer_file, compiler),
+        model.block_bytes,
+        model.storage,
+    )
+
+
+def _engine_info(
+    name: str, model: RunnerInfo, config: EngineConfig, max_seq_len: int
+) -> EngineInfo:
+    return EngineInfo(
         engine=name,
         version=model.version,
         model_directory=model.model_directory,
@@ -91,23 +119,6 @@ def load_engine(
         vocab_size=model.vocab_size,
         eos_token_ids=model.eos_token_ids,
         root_hash=root_hash(model.fingerprint),
-    )
-    if connector is not None:
-        connector.open(model.fingerprint, model.block_bytes)
-    limits = RequestLimits(
-        vocab_size=model.vocab_size,
-        max_seq_len=max_seq_len,
-        matches_stop_strings=tokenizer is not None,
-        serves_lora=model.serves_lora,
-        vision=model.vision,
-    )
-    return Loaded(
-        EngineCore(runner, pool, scheduler, tokenizer, saver=connector),
-        info,
-        limits,
-        prepare_with(factories, config, model.tokenizer_file, compiler),
-        model.block_bytes,
-        model.storage,
     )
 
 
