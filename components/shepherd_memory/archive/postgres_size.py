@@ -11,8 +11,8 @@ from shepherd_memory.archive.postgres_schema import STREAM_TABLES
 _INDEX = ", ".join(f"'{table}'" for table in STREAM_TABLES)
 _SIZES = f"""SELECT relation.relname IN ({_INDEX}) AS is_index,
     sum(pg_total_relation_size(relation.oid))::bigint AS size_bytes
-    FROM pg_class AS relation
-    WHERE relation.relnamespace = current_schema()::regnamespace AND relation.relkind = 'r'
+    FROM pg_class AS relation JOIN pg_namespace AS schema ON schema.oid = relation.relnamespace
+    WHERE schema.nspname = current_schema() AND relation.relkind = 'r'
     GROUP BY 1"""  # noqa: S608  constants only
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import subprocess
@@ -140,15 +141,22 @@ def test_a_file_that_became_unusable_leaves_what_was_known_in_force(
 ) -> None:
     _, text = create(keys)
     path = tmp_path / "keys.json"
-    watched = WatchedFile(path, read_ring)
+    reloads: list[bool] = []
+    watched = WatchedFile(path, read_ring, lambda *, success: reloads.append(success))
+    usable = path.read_text()
 
     path.write_text("{")
     for _ in range(3):
         assert watched.current().verify(text, clock()).tenant == "acme"
     path.unlink()
     assert watched.current().verify(text, clock()).tenant == "acme"
+    assert reloads == [False, False], "told once a change"
+    path.write_text(usable)
+    path.chmod(0o600)
+    assert watched.current().verify(text, clock()).tenant == "acme"
+    assert reloads == [False, False, True]
 
-    assert [r.levelname for r in caplog.records] == ["ERROR", "ERROR"]
+    assert [r.levelname for r in caplog.records if r.levelno > logging.INFO] == ["ERROR"] * 2
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,20 @@ def test_an_end_of_the_log_that_is_nobody_s_changes_nothing() -> None:
     assert (len(window), window.num_bytes, window.log_end) == (1, 1, "")
 
 
+def test_the_oldest_is_the_first_that_is_not_acknowledged() -> None:
+    window = AckWindow(10)
+    assert window.oldest_told_ns is None
+    for number, told_ns in ((1, 100), (2, 250)):
+        window.add(LoggedFrame("kv", b".", f"1:{number}", told_ns))
+    window.send(2)
+
+    assert window.oldest_told_ns == 100
+    window.acknowledge("1:1")
+    assert window.oldest_told_ns == 250
+    window.acknowledge("1:2")
+    assert window.oldest_told_ns is None
+
+
 class LogMachine(RuleBasedStateMachine):
     """A log that loses frames and acknowledgements on the way ends with every frame, once, in order."""
 

@@ -124,6 +124,20 @@ def test_sizes_are_near_what_the_events_take() -> None:
     assert approximate_bytes(BlocksCleared()) == 32
 
 
+def test_what_waits_and_since_when_is_known_until_it_is_taken() -> None:
+    outbox = Outbox(max_events=10)
+    assert (outbox.num_bytes, outbox.oldest_unix_ns) == (0, None)
+    outbox.add_events((removed(1),), 100)
+    outbox.add_events((removed(2), removed(3)), 200)
+    outbox.add(Goodbye(""), 300)
+
+    assert (len(outbox), outbox.num_bytes, outbox.oldest_unix_ns) == (2, 3 * 40, 100)
+    outbox.take()
+    assert (len(outbox), outbox.num_bytes, outbox.oldest_unix_ns) == (1, 0, 300)
+    outbox.take()
+    assert (outbox.num_bytes, outbox.oldest_unix_ns) == (0, None)
+
+
 class OutboxMachine(RuleBasedStateMachine):
     """Every number once and in order; every event once, or in a tombstone's count."""
 

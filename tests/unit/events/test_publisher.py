@@ -27,7 +27,12 @@ from shepherd_events.events import (
 )
 from shepherd_events.publisher import KvEventPublisher
 from shepherd_events.resident_set import ResidentSet
-from shepherd_events.transports.memory import MemoryBroker, StalledWire
+from shepherd_events.transports.memory import (
+    MemoryBroker,
+    MemoryPublisherTransport,
+    StalledWire,
+)
+from shepherd_events.transports.protocol import Backlog
 from stream_readers import DEADLINE_S, INFO, STREAM, removed, replay, stored, turn, wait_until
 
 EPOCH = 1_790_000_000_000_000_000
@@ -284,6 +289,21 @@ def test_a_place_that_is_taken_is_told_at_the_start() -> None:
     first.close("done")
 
 
+def test_the_backlog_is_what_waits_here_and_on_the_wire() -> None:
+    now_ns = [EPOCH]
+    transport = WaitingWire()
+    publisher = KvEventPublisher(STREAM, INFO, transport, clock=lambda: now_ns[0])
+    assert publisher.backlog == Backlog()
+
+    publisher.publish([removed(1)])
+    now_ns[0] += 1_500_000_000
+    publisher.publish([removed(2)])
+    assert publisher.backlog == Backlog(1, 2 * 40, 1.5)
+
+    transport.backlog = Backlog(3, 1000, 9.25)
+    assert publisher.backlog == Backlog(4, 1080, 9.25)
+
+
 async def test_a_stalled_transport_holds_up_neither_publish_nor_close() -> None:
     gate = threading.Event()
     place = Place(MemoryBroker(lambda: StalledWire(gate)))
@@ -304,6 +324,15 @@ async def test_a_stalled_transport_holds_up_neither_publish_nor_close() -> None:
         frame = decode_frame(await reader.receive())
     assert frame.seq == publisher.head_seq
     await reader.close()
+
+
+class WaitingWire(MemoryPublisherTransport):
+    """A transport whose backlog the test chooses."""
+
+    backlog = Backlog()
+
+    def __init__(self) -> None:
+        super().__init__(MemoryBroker(), "waiting")
 
 
 class BrokenWire:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from archive_samples import a_notice
 from memory_doors import House, house
 from shepherd_memory.archive.fake import FakeArchives
 from shepherd_memory.errors import StoreUnavailableError
@@ -75,6 +76,21 @@ async def test_notices_are_listed_by_session_and_state(door: House) -> None:
         async with door.client.post(f"/v1/notices/{first['notice_id']}/ack") as answer:
             assert answer.status == 204
     assert (await door.get("/v1/notices?state=pending"))["notices"] == [second]
+
+
+async def test_it_is_timed_once_how_long_a_session_was_not_told(tmp_path: Path) -> None:
+    async with house(tmp_path, now_unix_ns=1_500_000_005) as door:
+        with door.means.archives.of("local").writing() as writer:
+            writer.add_notice(a_notice("n1"))  # of 5 ns past 1970
+        for _ in range(2):
+            async with door.client.post("/v1/notices/n1/ack") as answer:
+                assert answer.status == 204
+        found = door.means.metrics.registry.get_sample_value
+
+        name = "shepherd_memory_notify_duration_seconds"
+        assert (found(f"{name}_count"), found(f"{name}_sum")) == (1, 1.5)
+        acknowledged = {"outcome": "acknowledged"}
+        assert found("shepherd_memory_notifications_total", acknowledged) == 1
 
 
 async def test_a_long_poll_answers_as_soon_as_there_is_news_of_its_session(door: House) -> None:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from shepherd_memory.eviction import TurnKey
+from shepherd_memory.fake import FakeWorker
 from shepherd_memory.grace import LONGEST_BURST, GracePeriod, SessionKey
+
+if TYPE_CHECKING:
+    from conftest import World
 
 GRACE = 10
 S, OTHER = SessionKey("t", "s"), SessionKey("t", "o")
@@ -112,3 +119,22 @@ class GraceMachine(RuleBasedStateMachine):
 
 GraceMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
 TestGraceMachine = GraceMachine.TestCase
+
+
+def test_archiving_is_timed_from_the_eviction_to_the_commit(patient: World) -> None:
+    world, worker = patient, FakeWorker()
+    said = [("user", "Where do cats sleep?"), ("assistant", "Everywhere.")]
+    world.apply(*worker.complete(said, session="s"))
+    said += [("user", "And dogs?"), ("assistant", "At the door.")]
+    world.apply(*worker.complete(said, session="s"))
+    name = "shepherd_memory_archive_duration_seconds"
+
+    world.apply(worker.evict(worker.blocks_of(said)[:2]))
+    world.now_ns = 999
+    world.apply()
+    assert world.count(f"{name}_count") == 0
+    world.now_ns = 3_250
+    world.apply()
+
+    assert world.count(f"{name}_count") == 1
+    assert world.count(f"{name}_sum") == pytest.approx(3_250 / 1e9)

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
 from metric_rules import problems, series
 from shepherd_telemetry.process_metrics import ProcessMetrics, build
+from shepherd_telemetry.reload_metrics import ReloadMetrics
 
 
 def value(registry: CollectorRegistry, name: str, **labels: str) -> float | None:
@@ -97,3 +98,24 @@ def test_a_name_that_breaks_a_rule_is_found(wrong: Gauge | Counter, why: str) ->
 
     (problem,) = problems(generate_latest(registry).decode())
     assert why in problem
+
+
+def test_files_that_are_read_again_are_counted_and_the_last_success_is_dated() -> None:
+    registry, now_s = CollectorRegistry(), [1000.0]
+    reloads = ReloadMetrics(registry, unix_s=lambda: now_s[0])
+
+    def told() -> list[float | None]:
+        return [
+            value(registry, "shepherd_config_reloads_total", outcome="success"),
+            value(registry, "shepherd_config_reloads_total", outcome="failure"),
+            value(registry, "shepherd_config_last_reload_successful"),
+            value(registry, "shepherd_config_last_reload_success_timestamp_seconds"),
+        ]
+
+    assert told() == [0, 0, 1, 1000.0]
+    now_s[0] = 2000.0
+    reloads.read_again(success=False)
+    assert told() == [0, 1, 0, 1000.0]
+    reloads.read_again(success=True)
+    assert told() == [1, 1, 1, 2000.0]
+    assert problems(generate_latest(registry).decode()) == []

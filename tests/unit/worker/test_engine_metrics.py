@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 
 from shepherd_events.foreign.msgpack_counters import MsgpackCounters
+from shepherd_events.publisher import PublisherCounters
+from shepherd_events.transports.protocol import Backlog
 from shepherd_worker.engine.protocol import EngineStats
 from shepherd_worker.engine_metrics import EngineCollector
+from shepherd_worker.health import Phase
+from shepherd_worker.telemetry import PhaseMetrics
 
 
 def scraped(stats: EngineStats) -> CollectorRegistry:
@@ -66,6 +70,43 @@ def test_transfers_are_told_by_the_way_they_went() -> None:
     assert [total("transfer_faults", transport=way) for way in ("shm", "tcp")] == [2, 0]
     assert total("transfers_broken_off") == 4
     assert total("transfer_failures") == 5
+
+
+def test_what_waits_to_be_published_is_told() -> None:
+    registry = CollectorRegistry()
+    counters = PublisherCounters(*range(12))
+    backlog = Backlog(3, 4096, 1.5)
+    registry.register(
+        EngineCollector(EngineStats, lambda: counters, backlog=lambda: backlog),
+    )
+    names = ("frames", "bytes", "oldest_age_seconds")
+
+    told = [registry.get_sample_value(f"shepherd_stream_outbox_{name}") for name in names]
+
+    assert told == [3, 4096, 1.5]
+
+
+def test_a_worker_is_in_one_phase_and_its_drain_is_timed() -> None:
+    registry, now_s = CollectorRegistry(), [50.0]
+    ready = Gauge("shepherd_ready", "As every process has it.", registry=registry)
+    phases = PhaseMetrics(registry, ready, monotonic_s=lambda: now_s[0])
+
+    def told() -> tuple[list[str], float | None, float | None]:
+        current = [
+            str(phase)
+            for phase in Phase
+            if registry.get_sample_value("shepherd_worker_phase", {"phase": phase})
+        ]
+        drained_s = registry.get_sample_value("shepherd_worker_drain_duration_seconds")
+        return current, registry.get_sample_value("shepherd_ready"), drained_s
+
+    assert told() == (["starting"], 0, 0.0)
+    phases.become(Phase.READY)
+    now_s[0] = 60.0
+    assert told() == (["ready"], 1, 0.0)
+    phases.become(Phase.DRAINING)
+    now_s[0] = 72.5
+    assert told() == (["draining"], 0, 12.5)
 
 
 def test_what_the_form_of_vllm_carried_is_told() -> None:

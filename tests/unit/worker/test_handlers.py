@@ -130,6 +130,22 @@ async def test_decode_reports_the_cached_tokens_that_the_prefill_worker_found() 
     assert usage["prompt_tokens_details"] == {"cached_tokens": 32}
 
 
+async def test_probes_are_counted_apart_and_one_that_nobody_waited_for_has_failed() -> None:
+    async with worker(Role.AGGREGATED) as (aggregated, _, registry):
+        await chunks(aggregated, request(_HEALTH_CHECK=True))
+        given_up = aggregated.generate(request(_HEALTH_CHECK=True), Context())
+        await anext(given_up)
+        await given_up.aclose()  # type: ignore[attr-defined]
+        await chunks(aggregated, request())
+
+        def count(name: str, outcome: str) -> float | None:
+            name = f"shepherd_worker_{name}_total"
+            return registry.get_sample_value(name, {"outcome": outcome})
+
+        assert [count("canaries", each) for each in ("ok", "failed")] == [1, 1]
+        assert [count("requests", each) for each in ("ok", "cancelled")] == [1, 0]
+
+
 async def test_a_health_probe_of_a_prefill_worker_leases_nothing_and_has_no_origin() -> None:
     async with worker(Role.PREFILL) as (prefill, engine, _):
         answer = await chunks(prefill, request(_HEALTH_CHECK=True))
