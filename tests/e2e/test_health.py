@@ -63,8 +63,9 @@ async def test_dynamos_own_probe_is_answered_and_leaves_no_trace(
     async def probed() -> bool:
         async with stack.http.get(worker.url + "/metrics") as response:
             lines = (await response.text()).splitlines()
-        ok = 'shepherd_worker_requests_total{outcome="ok"} '
-        return any(line.startswith(ok) and float(line.split()[-1]) >= 2 for line in lines)
+        told = {line.rsplit(" ", 1)[0]: line.rsplit(" ", 1)[1] for line in lines}
+        assert told['shepherd_worker_requests_total{outcome="ok"}'] == "0.0"
+        return float(told['shepherd_worker_canaries_total{outcome="ok"}']) >= 2
 
     await eventually(probed)
     report = await health(stack, worker)

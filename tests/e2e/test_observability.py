@@ -78,6 +78,21 @@ class Watched:
                 assert answer.status == 200, await answer.text()
                 assert await answer.read()
 
+    async def leave(self) -> None:
+        """Go away in the middle of a long answer."""
+        url = self.running.frontend.url + "/v1/chat/completions"
+        body = {
+            "model": MODEL_NAME,
+            "messages": [{"role": "user", "content": f"{CANARY}, at length"}],
+            "ignore_eos": True,
+            "max_tokens": 150,
+            "stream": True,
+        }
+        async with self.stack.http.post(url, json=body) as answer:
+            assert answer.status == 200, await answer.text()
+            await answer.content.readany()
+            answer.close()
+
     async def recall(self) -> None:
         """Search, call a tool, and take note of the notices."""
         memory = self.running.memory.url
@@ -138,6 +153,7 @@ async def test_every_panel_of_every_dashboard_has_data(
     for number in range(8):
         await watched.talk(f"talk-{number}")
     await watched.through_the_gateway()
+    await watched.leave()
     memory = watched.running.memory.url
 
     async def told() -> bool:
@@ -146,6 +162,7 @@ async def test_every_panel_of_every_dashboard_has_data(
     await eventually(told)
     await watched.recall()
     await watched.through_the_gateway()  # a rate needs a series that was there before
+    await watched.leave()
 
     async def empty() -> set[str]:
         return {title for title, expr in panels() if not await prometheus.values(expr)}
