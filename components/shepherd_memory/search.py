@@ -55,6 +55,8 @@ VECTORS_AT_ONCE = 4096
 _COMMON_SHARE = 0.25
 """A word of more turns than this tells a vector nothing: names, terms of address."""
 _FEW_TURNS = 20
+_CANDIDATES = 200
+"""Turns of the nearest vectors, and of the best words, that are compared where a store proposes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +148,13 @@ class Searcher:
         terms = query_terms(question.query)
         if not terms:
             return []
-        corpus, matrix, common = self._refreshed(archive)
+        known, corpus, common = self._refreshed(archive)
         frequencies = common.frequencies(terms, len(corpus), archive.frequencies)
         postings = archive.postings(telling_terms(terms, frequencies, len(corpus)))
         matches = match(corpus, terms, frequencies, postings)
-        if matrix is not None:
+        if self._embedder is not None:
             query = _dense_query(question.query, frequencies, len(corpus))
-            matches = self._with_vectors(matches, corpus, matrix, query)
+            matches = self._with_vectors(archive, known, matches, corpus, self._embedder, query)
         asked = time_asked_for(question.query, self._now_unix_ns())
         latest = asks_for_latest(question.query)
         matches = weighted_by_time(matches, corpus, asked, latest=latest)
@@ -164,7 +166,7 @@ class Searcher:
         with self._lock:
             self._tenants.pop(tenant, None)
 
-    def _refreshed(self, archive: Archive) -> tuple[Corpus, VectorMatrix | None, CommonWords]:
+    def _refreshed(self, archive: Archive) -> tuple[_Remembered, Corpus, CommonWords]:
         with self._lock:
             known = self._tenants.setdefault(archive.tenant, _Remembered())
             self._tenants.move_to_end(archive.tenant)
@@ -176,32 +178,30 @@ class Searcher:
                 known.corpus, known.matrix, known.last_vectors = Corpus(), None, 0
                 known.common, known.generation = CommonWords(), generation
             known.corpus = known.corpus.grown(archive.documents(after=known.corpus.last_doc))
-            if self._embedder is not None:
-                self._read_vectors(archive, known, self._embedder)
-            return known.corpus, known.matrix, known.common
-
-    @staticmethod
-    def _read_vectors(archive: Archive, known: _Remembered, embedder: Embedder) -> None:
-        """Some at a time, since all of them are in memory once already."""
-        matrix = known.matrix = known.matrix or VectorMatrix.empty(embedder.dimensions)
-        rows = archive.vectors(embedder.name, after=known.last_vectors)
-        while some := list(islice(rows, VECTORS_AT_ONCE)):
-            matrix = known.matrix = matrix.grown(some)
-            known.last_vectors = some[-1].number
+            return known, known.corpus, known.common
 
     def _with_vectors(
-        self, matches: Matches, corpus: Corpus, matrix: VectorMatrix, query: str
+        self,
+        archive: Archive,
+        known: _Remembered,
+        matches: Matches,
+        corpus: Corpus,
+        embedder: Embedder,
+        query: str,
     ) -> Matches:
-        if self._embedder is None or not len(matrix.owners):
-            return matches
         try:
-            (vector,) = self._embedder.embed([query], is_query=True)
+            (vector,) = embedder.embed([query], is_query=True)
         except ModelUnavailableError as error:
             log.warning("searching without vectors: %s", error)
             self._on_failure("embedder")
             return matches
+        proposed = archive.nearest(embedder.name, vector.tolist(), limit=_CANDIDATES)
+        if proposed is None:
+            matrix = _grown(archive, known, embedder)
+        else:
+            matrix = _of_candidates(archive, corpus, matches, embedder, proposed)
         nearness = matrix.nearness(vector, corpus.places, len(corpus))
-        return fuse(matches, corpus, nearness, self._embedder.weight)
+        return fuse(matches, corpus, nearness, embedder.weight)
 
     def _hits(
         self,
@@ -252,6 +252,34 @@ def search(archive: Archive, query: str, k: int, session: str | None = None) -> 
         InvalidParameterError: the query is too long, or `k` is out of bounds.
     """
     return Searcher().search(archive, Question(query, k, session))
+
+
+def _grown(archive: Archive, known: _Remembered, embedder: Embedder) -> VectorMatrix:
+    """All of a tenant's vectors; new ones some at a time, since all are in memory once already."""
+    with known.lock:
+        matrix = known.matrix = known.matrix or VectorMatrix.empty(embedder.dimensions)
+        rows = archive.vectors(embedder.name, after=known.last_vectors)
+        while some := list(islice(rows, VECTORS_AT_ONCE)):
+            matrix = known.matrix = matrix.grown(some)
+            known.last_vectors = some[-1].number
+        return matrix
+
+
+def _of_candidates(
+    archive: Archive,
+    corpus: Corpus,
+    matches: Matches,
+    embedder: Embedder,
+    proposed: Sequence[int],
+) -> VectorMatrix:
+    """The vectors of what a store proposes, of what the words fit best, and of the turns beside."""
+    docs = np.array([doc for doc in proposed if doc <= corpus.last_doc], np.int64)
+    spoken = matches.places[best(matches, corpus, _CANDIDATES)]
+    places = np.concatenate([corpus.places[docs], spoken])
+    places = np.unique(np.concatenate([places - 1, places, places + 1]))
+    there = places[(places >= 0) & (places < len(corpus))]
+    rows = archive.documents_vectors(embedder.name, corpus.docs[there].tolist())
+    return VectorMatrix.empty(embedder.dimensions).grown(rows)
 
 
 def _filtered(matches: Matches, corpus: Corpus, question: Question) -> Matches:

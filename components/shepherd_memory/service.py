@@ -65,11 +65,12 @@ async def serve(
         ExceptionGroup: a store is damaged; one that cannot be used just now is waited for.
     """
     metrics, bell, clocks = Metrics(), Bell(), Clocks()
+    embedder, searcher = await asyncio.to_thread(_models, config, metrics, clocks)
     async with (
         ProcessMetrics(metrics.registry, "memory") as process,
         doors.bound(config) as listeners,
         WriterThread() as writer,
-        stores.opened(config, writer) as kept,
+        stores.opened(config, writer, embedder) as kept,
     ):
         following = Following(
             Sources(
@@ -86,7 +87,6 @@ async def serve(
                 spans=spans,
             )
         )
-        embedder, searcher = await asyncio.to_thread(_models, config, metrics, clocks)
         means = Means(
             archives=kept.archives,
             writer=writer,

@@ -7,23 +7,32 @@ postgresql    any number of processes: a lease says who follows the streams
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from shepherd_memory.archive.files import SqliteArchives
 from shepherd_memory.archive.protocol import Archives
 from shepherd_memory.config import MemoryConfig
 from shepherd_memory.data_lock import locked
+from shepherd_memory.embedding.protocol import Embedder
 from shepherd_memory.errors import StoreUnavailableError
 from shepherd_memory.index_store import IndexStore
 from shepherd_memory.replicas import Lease
 from shepherd_memory.store_size import Sizes, files_in
 from shepherd_memory.stream_state import StreamState
 from shepherd_memory.writer import WriterThread
+
+if TYPE_CHECKING:
+    from shepherd_memory.archive.postgres_lease import PostgresLease
+    from shepherd_memory.archive.postgres_pool import PostgresPool
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +47,12 @@ class Stores:
 
 
 @asynccontextmanager
-async def opened(config: MemoryConfig, writer: WriterThread) -> AsyncIterator[Stores]:
+async def opened(
+    config: MemoryConfig, writer: WriterThread, embedder: Embedder | None = None
+) -> AsyncIterator[Stores]:
     """The stores; SQLite's are opened, used and closed in the writer thread.
+
+    A database that can is made to find the nearest of `embedder`'s vectors.
 
     Raises:
         OSError: the data directory cannot be used, or (`ConnectionError`) the database.
@@ -49,7 +62,7 @@ async def opened(config: MemoryConfig, writer: WriterThread) -> AsyncIterator[St
     """
     async with AsyncExitStack() as stack:
         if config.uses_postgres:
-            yield await _postgres(config, stack)
+            yield await _postgres(config, stack, embedder)
             return
         directory = config.data_path
         stack.enter_context(locked(directory))
@@ -60,8 +73,9 @@ async def opened(config: MemoryConfig, writer: WriterThread) -> AsyncIterator[St
         yield Stores(archives, state, None, partial(files_in, directory))
 
 
-async def _postgres(config: MemoryConfig, stack: AsyncExitStack) -> Stores:
-    from shepherd_memory.archive.postgres import PostgresArchives  # noqa: PLC0415 - an extra
+async def _postgres(
+    config: MemoryConfig, stack: AsyncExitStack, embedder: Embedder | None
+) -> Stores:
     from shepherd_memory.archive.postgres_index import PostgresIndex  # noqa: PLC0415 - an extra
     from shepherd_memory.archive.postgres_lease import PostgresLease  # noqa: PLC0415 - an extra
     from shepherd_memory.archive.postgres_migrations import prepare  # noqa: PLC0415 - an extra
@@ -77,5 +91,30 @@ async def _postgres(config: MemoryConfig, stack: AsyncExitStack) -> Stores:
     stack.push_async_callback(asyncio.to_thread, pool.close)
     holder = f"{socket.gethostname()} {os.getpid()}"
     lease = PostgresLease(pool, holder=holder, ttl_s=config.archive_lease_s)
-    archives = PostgresArchives(pool, fence=lease.fence)
+    archives = await asyncio.to_thread(_postgres_archives, config, pool, lease, embedder)
     return Stores(archives, PostgresIndex(pool, lease.fence), lease, partial(tables_of, pool))
+
+
+def _postgres_archives(
+    config: MemoryConfig, pool: PostgresPool, lease: PostgresLease, embedder: Embedder | None
+) -> Archives:
+    """With pgvector, where the database has it and there is a model."""
+    from shepherd_memory.archive.postgres import PostgresArchives  # noqa: PLC0415 - an extra
+    from shepherd_memory.archive.postgres_nearness import (  # noqa: PLC0415 - an extra
+        index_vectors,
+        prepare_nearness,
+    )
+
+    if embedder is None:
+        return PostgresArchives(pool, fence=lease.fence)
+    owner = config.postgres_owner() or config.postgres()
+    try:
+        nearness = prepare_nearness(owner, embedder.name, embedder.dimensions)
+        archives = PostgresArchives(pool, fence=lease.fence, nearness=nearness)
+        if nearness is not None:
+            filled = archives.fill_nearness()
+            index_vectors(owner, nearness)
+            log.info("pgvector finds the nearest vectors; %d were put again for it", filled)
+    except StoreUnavailableError as error:
+        raise ConnectionError(str(error)) from error
+    return archives

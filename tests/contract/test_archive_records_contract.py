@@ -301,6 +301,9 @@ def test_vectors_are_those_of_one_model_and_the_rest_is_known(archives: Archives
     assert list(archive.vectors("m", after=0)) == [vector(first, 1.0, 2.0)]
     (kept,) = archive.vectors("m", after=0)
     assert list(archive.vectors("m", after=kept.number)) == []
+    assert archive.documents_vectors("m", [second, first, first, 999]) == [kept]
+    assert archive.documents_vectors("n", [first]) == []
+    assert archive.nearest("m", [1.0, 2.0], limit=1) is None, "few are compared one by one"
     with archive.writing() as writer:
         writer.put_vectors("n", [vector(first, 4.0)])
     assert list(archive.vectors("m", after=0)) == []

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -199,6 +199,15 @@ class FakeArchive:
         """See `SearchReader.vectors`."""
         rows = self._tables.vectors.values()
         return iter([row for named, row in rows if named == model and row.number > after])
+
+    def documents_vectors(self, model: str, docs: Iterable[int]) -> list[StoredVectors]:
+        """See `SearchReader.documents_vectors`."""
+        known = self._tables.vectors
+        found = [known[doc] for doc in sorted(set(docs)) if doc in known]
+        return [row for of, row in found if of == model]
+
+    def nearest(self, model: str, query: Sequence[float], *, limit: int) -> None:
+        """See `SearchReader.nearest`; all are compared."""
 
     def without_vectors(
         self, model: str, *, after: int, limit: int

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 from shepherd_memory.archive.postgres_archive import PostgresArchive
+from shepherd_memory.archive.postgres_nearness import PostgresNearness
 from shepherd_memory.archive.postgres_pool import PostgresPool, text_of
 from shepherd_memory.archive.postgres_transaction import Fence, batch
 from shepherd_memory.archive.postgres_writer import PostgresArchiveWriter
@@ -21,9 +22,16 @@ from shepherd_memory.errors import NoTenantError
 class PostgresArchives:
     """`Archives` over a pool, which whoever made it closes; any thread."""
 
-    def __init__(self, pool: PostgresPool, *, fence: Fence | None = None) -> None:
-        """`fence` looks at every batch, see `Lease`."""
+    def __init__(
+        self,
+        pool: PostgresPool,
+        *,
+        fence: Fence | None = None,
+        nearness: PostgresNearness | None = None,
+    ) -> None:
+        """`fence` looks at every batch, see `Lease`; `nearness` where pgvector helps."""
         self._pool = pool
+        self._nearness = nearness
         self._fence = fence
         self._known: dict[str, PostgresArchive] = {}
         """A few hundred bytes per tenant."""
@@ -34,13 +42,13 @@ class PostgresArchives:
             raise NoTenantError
         archive = self._known.get(tenant)
         if archive is None:
-            archive = PostgresArchive(self._pool, tenant, self._number_of(tenant))
+            archive = PostgresArchive(self._pool, tenant, self._number_of(tenant), self._nearness)
             self._known[tenant] = archive
         return archive
 
     def batch(self) -> AbstractContextManager[Callable[[str], PostgresArchiveWriter]]:
         """See `Archives.batch`; one transaction for all tenants."""
-        return batch(self._pool, lambda tenant: self.of(tenant).number, self._fence)
+        return batch(self._pool, lambda tenant: self.of(tenant).number, self._fence, self._nearness)
 
     def tenants(self) -> list[str]:
         """See `Archives.tenants`."""
@@ -51,6 +59,10 @@ class PostgresArchives:
     def erase(self, tenant: str, now_unix_ns: int) -> Erased:
         """See `Archives.erase`."""
         return self.of(tenant).erase_all(now_unix_ns)
+
+    def fill_nearness(self) -> int:
+        """Put vectors again that were written without `nearness`; returns how many."""
+        return sum(self.of(tenant).fill_nearness() for tenant in self.tenants())
 
     def close(self) -> None:
         """See `Archives.close`; nothing is open here."""

@@ -7,7 +7,7 @@ through.  Statements only: what they are for stands at `Archive`.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from shepherd_memory.archive.postgres_erasure import (
     erase_session,
     remove_turns,
 )
+from shepherd_memory.archive.postgres_nearness import PostgresNearness
 from shepherd_memory.archive.postgres_pool import PostgresPool, text_of
 from shepherd_memory.archive.postgres_rows import (
     NOTICE_COLUMNS,
@@ -83,9 +84,12 @@ _FACT = "SELECT key, value, set_unix_ns, ended_unix_ns FROM facts WHERE tenant =
 class PostgresArchive:
     """`Archive` of one tenant; any thread, writers of one tenant wait for each other."""
 
-    def __init__(self, pool: PostgresPool, tenant: str, number: int) -> None:
+    def __init__(
+        self, pool: PostgresPool, tenant: str, number: int, nearness: PostgresNearness | None
+    ) -> None:
         """`number` is the tenant's in `tenants`."""
         self._pool = pool
+        self._nearness = nearness
         self._tenant = tenant
         self._number = number
 
@@ -103,7 +107,7 @@ class PostgresArchive:
     def writing(self) -> Iterator[PostgresArchiveWriter]:
         """See `Archive.writing`."""
         with self._pool.pipelined() as connection:
-            transaction = PostgresTransaction(self._pool, connection)
+            transaction = PostgresTransaction(self._pool, connection, self._nearness)
             writer = transaction.writer(self._tenant, self._number)
             yield writer
             writer.flush()
@@ -263,6 +267,35 @@ class PostgresArchive:
         for row in self._paged(statement, "number", after, model=model):
             yield StoredVectors(**row)
 
+    def documents_vectors(self, model: str, docs: Iterable[int]) -> list[StoredVectors]:
+        """See `SearchReader.documents_vectors`."""
+        statement = """SELECT doc, vectors, number FROM vectors WHERE tenant = %(tenant)s
+            AND model = %(model)s AND doc = ANY(%(docs)s::bigint[]) ORDER BY doc"""
+        return [StoredVectors(**row) for row in self._rows(statement, model=model, docs=list(docs))]
+
+    def nearest(self, model: str, query: Sequence[float], *, limit: int) -> list[int] | None:
+        """See `SearchReader.nearest`; large tenants, where pgvector is there."""
+        nearness = self._nearness
+        if nearness is None or nearness.model != model:
+            return None
+        with self._pool.pipelined(self._number) as connection:
+            return nearness.candidates(connection, self._number, query, limit)
+
+    def fill_nearness(self) -> int:
+        """Put vectors again that were written without; returns how many."""
+        if self._nearness is None:
+            return 0
+        model, number = self._nearness.model, 0
+        statement = """SELECT doc, vectors, number FROM vectors
+            WHERE tenant = %(tenant)s AND near IS NULL AND model = %(model)s
+                AND number > %(after)s AND number <= %(last)s ORDER BY number LIMIT %(limit)s"""
+        (counted,) = self._rows("SELECT last_vectors FROM tenants WHERE tenant = %(tenant)s")
+        for rows in self._pages(statement, "number", 0, model=model, last=counted["last_vectors"]):
+            with self.writing() as writer:
+                writer.put_vectors(model, [StoredVectors(**row) for row in rows])
+            number += len(rows)
+        return number
+
     def without_vectors(
         self, model: str, *, after: int, limit: int
     ) -> list[tuple[int, StoredTurn]]:
@@ -333,9 +366,15 @@ class PostgresArchive:
     def _paged(
         self, statement: str, number: str, after: int, **values: object
     ) -> Iterator[DictRow]:
+        for rows in self._pages(statement, number, after, **values):
+            yield from rows
+
+    def _pages(
+        self, statement: str, number: str, after: int, **values: object
+    ) -> Iterator[list[DictRow]]:
         """A long read in pages, in the order of a column that only grows."""
         while rows := self._rows(statement, after=after, limit=PAGE, **values):
-            yield from rows
+            yield rows
             after = rows[-1][number]
 
     def __repr__(self) -> str:

@@ -37,16 +37,17 @@ def prepare(
         ArchiveAccessError: a role may not do what it must, or may do what it must not.
         SchemaVersionError: a later program wrote the schema.
     """
-    with available(options.name), _connected(options) as connection:
+    with available(options.name), connected(options) as connection:
         role = _checked_role(connection)
         if owner is None:
             _bring_up_to_date(connection, options, role, migrations)
             return
-    with available(owner.name), _connected(owner) as connection:
+    with available(owner.name), connected(owner) as connection:
         _bring_up_to_date(connection, options, role, migrations)
 
 
-def _connected(options: PostgresOptions) -> psycopg.Connection[DictRow]:
+def connected(options: PostgresOptions) -> psycopg.Connection[DictRow]:
+    """A connection of one's own, whose statements take as long as they take."""
     arguments = options.connection_arguments() | {"row_factory": dict_row}
     connection: psycopg.Connection[DictRow] = psycopg.connect(options.url, **arguments)
     return connection

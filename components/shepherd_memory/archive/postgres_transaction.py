@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
+from shepherd_memory.archive.postgres_nearness import PostgresNearness
 from shepherd_memory.archive.postgres_pool import Connection, PostgresPool
 from shepherd_memory.archive.postgres_writer import PostgresArchiveWriter
 
@@ -19,9 +20,15 @@ from shepherd_memory.archive.postgres_writer import PostgresArchiveWriter
 class PostgresTransaction:
     """An open transaction and whom it speaks for; one thread."""
 
-    def __init__(self, pool: PostgresPool, connection: Connection) -> None:
+    def __init__(
+        self,
+        pool: PostgresPool,
+        connection: Connection,
+        nearness: PostgresNearness | None = None,
+    ) -> None:
         self._pool = pool
         self._connection = connection
+        self._nearness = nearness
         self._tenant: int | None = None
 
     def speaking_for(self, tenant: int) -> Connection:
@@ -40,7 +47,9 @@ class PostgresTransaction:
     def writer(self, tenant: str, number: int) -> PostgresArchiveWriter:
         """The tenant's writer in this transaction."""
         self.lock(number)
-        return PostgresArchiveWriter(partial(self.speaking_for, number), tenant, number)
+        return PostgresArchiveWriter(
+            partial(self.speaking_for, number), tenant, number, self._nearness
+        )
 
 
 Fence = Callable[[Connection], None]
@@ -49,7 +58,10 @@ Fence = Callable[[Connection], None]
 
 @contextmanager
 def batch(
-    pool: PostgresPool, number_of: Callable[[str], int], fence: Fence | None
+    pool: PostgresPool,
+    number_of: Callable[[str], int],
+    fence: Fence | None,
+    nearness: PostgresNearness | None,
 ) -> Iterator[Callable[[str], PostgresArchiveWriter]]:
     """Writers for any number of tenants in one transaction, begun with the first of them."""
     writers: dict[str, PostgresArchiveWriter] = {}
@@ -64,7 +76,7 @@ def batch(
                     connection = opened.enter_context(pool.pipelined())
                     if fence is not None:
                         fence(connection)
-                    transaction = PostgresTransaction(pool, connection)
+                    transaction = PostgresTransaction(pool, connection, nearness)
                 writers[tenant] = transaction.writer(tenant, number)
             return writers[tenant]
 

@@ -13,6 +13,7 @@ from psycopg.rows import DictRow
 from shepherd_events.events import Notice
 from shepherd_events.stream_cursor import Position
 from shepherd_memory.archive.postgres_arrays import Integers, Strings
+from shepherd_memory.archive.postgres_nearness import PostgresNearness
 from shepherd_memory.archive.postgres_pool import Connection, text_of
 from shepherd_memory.archive.postgres_turns import PostgresTurnWriter
 from shepherd_memory.archive.records import DeadLetter, Heard, StoredVectors
@@ -23,7 +24,7 @@ FACT_NOW = """SELECT key, value, set_unix_ns, ended_unix_ns FROM facts
     ORDER BY key = %(key)s DESC, set_unix_ns DESC, row DESC LIMIT 1"""
 
 
-_PUT_VECTORS = """INSERT INTO vectors
+_PUT_VECTORS = """INSERT INTO vectors (tenant, doc, number, model, vectors)
     SELECT tenant, turns.doc, new.number, %(model)s, new.vectors
     FROM unnest(%(docs)s, %(numbers)s, %(vectors)s) AS new (doc, number, vectors)
     JOIN turns ON turns.tenant = %(tenant)s AND turns.doc = new.doc
@@ -34,9 +35,16 @@ _PUT_VECTORS = """INSERT INTO vectors
 class PostgresArchiveWriter(PostgresTurnWriter):
     """`ArchiveWriter` over a connection inside its transaction; `flush` before the commit."""
 
-    def __init__(self, open_: Callable[[], Connection], tenant: str, number: int) -> None:
+    def __init__(
+        self,
+        open_: Callable[[], Connection],
+        tenant: str,
+        number: int,
+        nearness: PostgresNearness | None,
+    ) -> None:
         """`open_` gives the transaction's connection, which speaks for this tenant then."""
         super().__init__(open_, tenant, number)
+        self._nearness = nearness
         self._notices: dict[str, Notice] = {}
         """Not written yet, by id."""
 
@@ -125,7 +133,10 @@ class PostgresArchiveWriter(PostgresTurnWriter):
             "docs": Integers(list(latest)),
             "vectors": Strings(list(latest.values())),
         }
-        self._open().execute(_PUT_VECTORS, values)
+        if self._nearness is None:
+            self._open().execute(_PUT_VECTORS, values)
+        else:
+            self._nearness.put(self._open(), model, list(latest.values()), values)
 
     def flush(self) -> None:
         """Write what has changed so far."""

@@ -266,6 +266,17 @@ class SearchReader(Protocol):
         """The vectors of a model in the order of writing, those behind `after`."""
         ...
 
+    def documents_vectors(self, model: str, docs: Iterable[int]) -> list[StoredVectors]:
+        """A model's vectors of documents; those that have none are missing."""
+        ...
+
+    def nearest(self, model: str, query: Sequence[float], *, limit: int) -> list[int] | None:
+        """At least `limit` documents: the nearest by a model's vectors, and some of the farthest.
+
+        None where the store knows no better way than to compare all vectors.
+        """
+        ...
+
     def without_vectors(
         self, model: str, *, after: int, limit: int
     ) -> list[tuple[int, StoredTurn]]:

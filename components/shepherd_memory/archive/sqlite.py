@@ -8,8 +8,9 @@ at `Archive`.
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -240,6 +241,17 @@ class SqliteArchive:
         with self._file.reading() as connection:
             for row in connection.execute(statement, (after, model)):
                 yield StoredVectors(*row)
+
+    def documents_vectors(self, model: str, docs: Iterable[int]) -> list[StoredVectors]:
+        """See `SearchReader.documents_vectors`."""
+        statement = """SELECT doc, vectors, number FROM vectors WHERE model = ?
+            AND doc IN (SELECT value FROM json_each(?)) ORDER BY doc"""
+        with self._file.reading() as connection:
+            rows = connection.execute(statement, (model, json.dumps(list(docs)))).fetchall()
+        return [StoredVectors(**dict(row)) for row in rows]
+
+    def nearest(self, model: str, query: Sequence[float], *, limit: int) -> None:
+        """See `SearchReader.nearest`; all are compared."""
 
     def without_vectors(
         self, model: str, *, after: int, limit: int
