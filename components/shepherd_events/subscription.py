@@ -191,14 +191,16 @@ class Subscription:
     # ---- What is received
 
     async def _listen(self) -> None:
-        """Take one live frame, or find out that none came."""
-        silent_at = self._heard_at + self._patience.silence_s
-        until = self._recovery_at if self._is_behind else silent_at
+        """Take one live frame, or find out that none came; after a silence, listen anew."""
+        behind = self._is_behind
+        until = self._recovery_at if behind else self._heard_at + self._patience.silence_s
         try:
             async with asyncio.timeout(max(0.0, until - self._clock())):
                 payload = await self._transport.receive()
         except TimeoutError:
             self._head_unknown = True
+            if not behind:
+                self._transport.renew()
             return
         frame = self._intake.read(payload)
         if frame is None:

@@ -129,6 +129,19 @@ async def test_every_reader_gets_every_frame(wires: Wires) -> None:
                     pass
 
 
+async def test_a_reader_that_listens_anew_hears_what_is_sent_from_then_on(wires: Wires) -> None:
+    with bound(wires) as (publisher, address):
+        async with connected(wires, publisher, address) as reader:
+            reader.renew()
+
+            async with asyncio.timeout(TIMEOUT_S):
+                heard = asyncio.ensure_future(reader.receive())
+                while not heard.done():
+                    publisher.send(TOPIC, b"again")
+                    await asyncio.wait([heard], timeout=0.01)
+            assert await heard == b"again"
+
+
 async def test_frames_of_a_stream_whose_name_begins_alike_are_not_received(wires: Wires) -> None:
     with bound(wires) as (publisher, address):
         async with connected(wires, publisher, address) as reader:

@@ -248,6 +248,9 @@ class MemorySubscriberTransport:
             await self._arrived.wait()
         return self._queue.popleft()
 
+    def renew(self) -> None:
+        """There is no connection that could break."""
+
     async def request(self, payload: bytes, timeout_s: float) -> bytes:
         """Ask whoever is at the place, in a thread, as a server would answer."""
         unanswered = NoAnswerError(self._address.control, timeout_s)

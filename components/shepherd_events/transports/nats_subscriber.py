@@ -51,6 +51,9 @@ class NatsSubscriberTransport:
         """The next frame or heartbeat."""
         return await self._frames.get()
 
+    def renew(self) -> None:
+        """The client pings its broker and connects anew by itself."""
+
     async def request(self, payload: bytes, timeout_s: float) -> bytes:
         """Ask the publisher, and JetStream in its absence."""
         try:

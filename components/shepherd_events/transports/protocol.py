@@ -100,6 +100,13 @@ class SubscriberTransport(Protocol):
         """The next frame that arrives; what nobody fetches in time is dropped."""
         ...
 
+    def renew(self) -> None:
+        """Listen over a fresh connection: nothing came over this one for longer than it should.
+
+        What is on its way over the old one is lost.
+        """
+        ...
+
     async def request(self, payload: bytes, timeout_s: float) -> bytes:
         """Ask the publisher and wait for the reply; one request at a time.
 

@@ -172,8 +172,8 @@ class ZmqSubscriberTransport:
         self._topic = topic_of(address.stream).encode()
         self._context = zmq.asyncio.Context.instance()
         self._context.set(zmq.MAX_SOCKETS, _MAX_SOCKETS)
-        self._live = self._connect(zmq.SUB, address.live, receive_hwm_frames, MAX_FRAME_BYTES)
-        self._live.subscribe(self._topic)
+        self._receive_hwm_frames = receive_hwm_frames
+        self._live = self._connect_live()
         self._control = self._connect_control()
         self._last_request = 0
 
@@ -185,6 +185,11 @@ class ZmqSubscriberTransport:
                     return payload
                 case parts:
                     logger.debug("foreign message skipped", extra={"num_parts": len(parts)})
+
+    def renew(self) -> None:
+        """Connect anew: libzmq gives a connection up for good over which a message came too large."""
+        self._live.close(linger=0)
+        self._live = self._connect_live()
 
     async def request(self, payload: bytes, timeout_s: float) -> bytes:
         """Ask over DEALER; after a silence the next request takes a fresh connection."""
@@ -208,6 +213,12 @@ class ZmqSubscriberTransport:
         """Disconnect at once."""
         self._live.close(linger=0)
         self._control.close(linger=0)
+
+    def _connect_live(self) -> zmq.asyncio.Socket:
+        hwm = self._receive_hwm_frames
+        socket = self._connect(zmq.SUB, self._address.live, hwm, MAX_FRAME_BYTES)
+        socket.subscribe(self._topic)
+        return socket
 
     def _connect_control(self) -> zmq.asyncio.Socket:
         return self._connect(zmq.DEALER, self._address.control, _UNREAD_REPLIES, MAX_MESSAGE_BYTES)
