@@ -83,7 +83,7 @@ class ControlClient:
             raise RequestFailedError("a replay was answered with a snapshot")
         if reply.status in (Status.BUSY, Status.DENIED, Status.UNSUPPORTED):
             raise RequestFailedError(
-                f"the publisher is {reply.status.name}", retry_after_s=reply.retry_after_ms / 1000
+                self._refusal(reply.status), retry_after_s=reply.retry_after_ms / 1000
             )
         if reply.status is not Status.WRONG_EPOCH and reply.epoch != epoch:
             raise RequestFailedError(f"epoch {epoch} was answered with epoch {reply.epoch}")
@@ -138,8 +138,13 @@ class ControlClient:
                 if attempt == _CHUNK_ATTEMPTS:
                     raise
         if not isinstance(reply, SnapshotReply) or reply.status is not Status.OK:
-            raise RequestFailedError(f"no snapshot: the publisher says {reply.status.name}")
+            raise RequestFailedError(f"no snapshot: {self._refusal(reply.status)}")
         return reply
+
+    def _refusal(self, status: Status) -> str:
+        if status is Status.DENIED:
+            return f"whoever answers does not publish {self._stream}"
+        return f"the publisher says {status.name}"
 
     async def _ask(self, request: ControlRequest) -> ControlReply:
         payload = await self._transport.request(encode_request(request), self._timeout_s)

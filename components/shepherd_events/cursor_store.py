@@ -63,6 +63,8 @@ class FileCursorStore:
         try:
             text = self._path.read_text()
         except FileNotFoundError:
+            if not self._path.parent.is_dir():
+                raise  # nothing could be saved there
             return {}
         try:
             stored = json.loads(text)

@@ -25,6 +25,7 @@ from shepherd_events.transports.credentials import CurveCredentials, ReaderCrede
 _FORMS = "tcp://HOST:PORT or nats://HOST:PORT/kv.v1.WORKER.RANK"
 _SUBJECT = re.compile(r"/kv\.v1\.([^.]+)\.(\d+)")
 _PROBE_PAGE_BYTES = 1
+_MAX_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ class StreamUrl:
         for name in ("control", "rank"):
             if not query.get(name, "0").isdigit():
                 raise ValueError(f"{url!r}: {name}={query[name]!r} is no number")
+        if not 0 < int(query.get("control", "1")) <= _MAX_PORT:
+            raise ValueError(f"{url!r}: control={query['control']} is not in 1..{_MAX_PORT}")
         host = parts.netloc.rpartition(":")[0]
         worker = query.get("worker", "")
         return cls(

@@ -135,6 +135,7 @@ def test_stats_snapshot_and_top_agree(publisher: KvEventPublisher) -> None:
     runs = [json.loads(line) for line in out.splitlines()]
     assert sum(run["blocks"] for run in runs) == 8
     assert {run["op"] for run in runs} == {"resident"}
+    assert "time" not in runs[0]
     _, out, _ = kv("top", url, "--once", "--json")
     (row,) = [json.loads(line) for line in out.splitlines()]
     assert (row["blocks"], row["state"], row["gaps"]) == ({"device": 8}, "live", 0)
@@ -180,6 +181,37 @@ def test_a_recording_is_published_anew_and_holds_the_same(
     _, err = replay.communicate(timeout=10)
     assert (replay.returncode, "Traceback" in err) == (0, False)
     assert kv("record", str(file), publisher.address.live)[0] == 3
+
+
+def test_a_recorder_that_is_interrupted_says_what_it_wrote_where_somebody_may_see_it(
+    publisher: KvEventPublisher, tmp_path: Path
+) -> None:
+    file = tmp_path / "day.kv"
+    recorder = start("record", str(file), publisher.address.live)
+    wait_until(lambda: file.exists() and file.stat().st_size > 1000)
+    recorder.send_signal(signal.SIGINT)
+    _, err = recorder.communicate(timeout=10)
+
+    assert recorder.returncode == 0
+    assert err.splitlines()[-1].startswith(f"{file}: 12 items, ")
+    closed = 'exec "$0" -m shepherd_cli kv stats "$1" >&-'
+    ended = subprocess.run(
+        ["sh", "-c", closed, sys.executable, str(file)],
+        env=ENV,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (3, "shepherd kv: the standard output is closed\n")
+
+
+def test_whoever_answers_for_another_stream_is_told_apart(publisher: KvEventPublisher) -> None:
+    live, control = publisher.address.live, publisher.address.control.rpartition(":")[2]
+
+    code, out, err = kv("stats", f"{live}?control={control}&worker=worker-2")
+
+    assert (code, out) == (4, "")
+    assert err == "shepherd kv: whoever answers does not publish worker-2/0\n"
 
 
 def test_a_recorder_that_is_killed_leaves_what_it_had(
@@ -281,6 +313,10 @@ def test_the_shell_completes_what_an_option_takes() -> None:
         (("replay", "/nowhere.kv"), 3, "/nowhere.kv"),
         (("replay", __file__), 3, "this is no recording"),
         (("replay", __file__, "--speed", "0"), 2, "--speed '0': expected a number above 0"),
+        (("replay", __file__, "--to", "tcp://127.0.0.1:x"), 2, "--to 'tcp://127.0.0.1:x': Port"),
+        (("replay", __file__, "--to", "file:///x"), 2, "expected tcp://HOST:PORT or nats://"),
+        (("stats", "tcp://127.0.0.1:1?control=99999"), 2, "control=99999 is not in 1..65535"),
+        (("record", "/nowhere/day.kv"), 3, "kv: /nowhere/day.kv: No such file or directory"),
         (("help", "moon"), 2, "no topic 'moon': expected one of addresses"),
         (("tail", "nats://192.0.2.1:4222/kv.v1.w.0"), 4, "without TLS and an NKEY"),
         (("tail", "tcp://192.0.2.1:5557"), 4, "without CURVE keys"),

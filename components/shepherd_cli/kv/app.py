@@ -156,11 +156,14 @@ def replay(
     from shepherd_cli.kv.record import (  # noqa: PLC0415 - quick help
         ReplayOptions,
         parse_speed,
+        parse_target,
         run_replay,
     )
 
     try:
-        options = ReplayOptions(to=to, speed=parse_speed(speed), skip_s=skip, stay=stay)
+        options = ReplayOptions(
+            to=parse_target(to), speed=parse_speed(speed), skip_s=skip, stay=stay
+        )
     except CommandError as error:
         _refuse(str(error))
     run(run_replay(file, options))

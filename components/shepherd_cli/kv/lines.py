@@ -60,14 +60,16 @@ class EventLine:
 
     @property
     def time(self) -> str:
-        """When it was published, UTC, to the millisecond."""
+        """When it was published, UTC, to the millisecond; empty for what is there now."""
+        if not self.ts_unix_ns:
+            return ""
         moment = datetime.fromtimestamp(self.ts_unix_ns / 1e9, UTC)
         return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     def to_json(self) -> str:
         """One JSON object without what is empty."""
         fields = {name: getattr(self, name) for name in FIELDS}
-        always = ("time", "worker", "rank", "epoch", "seq", "op")
+        always = ("worker", "rank", "epoch", "seq", "op")
         shown = {name: value for name, value in fields.items() if name in always or value}
         return json.dumps(shown, ensure_ascii=False)
 

@@ -49,7 +49,6 @@ async def run_record(
                     await _record(changes, writer)
     finally:
         _close(writer, file, path)
-    say(f"{path}: {writer.items} items, {writer.size_bytes} bytes")
 
 
 def _private(path: Path) -> BinaryIO:
@@ -77,12 +76,15 @@ async def _record(changes: StreamFollower, writer: RecordingWriter) -> None:
 
 
 def _close(writer: RecordingWriter, file: BinaryIO, path: Path) -> None:
-    """Close the file; one without items is not left behind."""
+    """Close the file and say what is in it; one without items is not left behind."""
     with file:
         if writer.items:
             writer.close()
-    if not writer.items:
+    if writer.items:
+        say(f"{path}: {writer.items} items, {writer.size_bytes} bytes")
+    else:
         path.unlink()
+        say(f"{path} was not written: nothing was said")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +156,23 @@ def parse_speed(text: str) -> float:
     raise CommandError(USAGE, f"--speed {text!r}: expected a number above 0, or max")
 
 
+def parse_target(text: str) -> str:
+    """Where a replay goes, as it was written.
+
+    Raises:
+        CommandError: it is no URL of a broker or of an address to listen on.
+    """
+    expected = "expected tcp://HOST:PORT or nats://HOST:PORT"
+    try:
+        url = urlsplit(text)
+        _ = url.port  # raises where it is no number, or too high
+    except ValueError as error:
+        raise CommandError(USAGE, f"--to {text!r}: {error}: {expected}") from error
+    if url.scheme not in {"tcp", "nats"} or not url.hostname:
+        raise CommandError(USAGE, f"--to {text!r}: {expected}")
+    return text
+
+
 def _transport(to: str, stream: StreamId) -> PublisherTransport:
     url = urlsplit(to)
     if url.scheme == "nats":
@@ -162,10 +181,8 @@ def _transport(to: str, stream: StreamId) -> PublisherTransport:
         )
 
         return NatsPublisherTransport(to, stream)
-    if url.scheme == "tcp" and url.hostname:
-        from shepherd_events.transports.zmq import (  # noqa: PLC0415 - other wires need no ZMQ
-            ZmqPublisherTransport,
-        )
+    from shepherd_events.transports.zmq import (  # noqa: PLC0415 - other wires need no ZMQ
+        ZmqPublisherTransport,
+    )
 
-        return ZmqPublisherTransport(url.hostname, url.port or 0)
-    raise CommandError(USAGE, f"--to {to!r}: expected tcp://HOST:PORT or nats://HOST:PORT")
+    return ZmqPublisherTransport(url.hostname or "", url.port or 0)

@@ -46,11 +46,14 @@ async def write(text: str) -> None:
 
     Raises:
         BrokenPipeError: nobody reads any more.
+        CommandError: nobody ever will.
     """
     await asyncio.to_thread(_write, text)
 
 
 def _write(text: str) -> None:
+    if sys.stdout is None:
+        raise CommandError(UNUSABLE_FILE, "the standard output is closed")
     sys.stdout.write(text)
     sys.stdout.flush()
 
@@ -67,7 +70,7 @@ def run(work: Coroutine[Any, Any, int | None], command: str = "shepherd kv") -> 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is flushed at exit
         raise typer.Exit(0) from None
     except (CommandError, KvEventsError, OSError) as error:
-        say(f"{command}: {error}")
+        say(f"{command}: {_problem(error)}")
         raise typer.Exit(_exit_code(error)) from None
 
 
@@ -88,6 +91,12 @@ async def _interruptible(work: Coroutine[Any, Any, int | None]) -> int | None:
         if interrupted.is_set():
             return None
         raise
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def _exit_code(error: Exception) -> int:

@@ -248,7 +248,8 @@ class NatsPublisherTransport:
             self._call(work)
         except (OSError, TimeoutError, nats.errors.Error) as error:
             self._stop()
-            reason = str(error) or repr(error)
+            silent = "no answer in time" if isinstance(error, TimeoutError) else repr(error)
+            reason = str(error) or silent
             raise TransportError(f"cannot publish through {self._server}: {reason}") from error
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:

@@ -32,6 +32,11 @@ def test_there_is_nothing_at_first(tmp_path: Path) -> None:
     assert FileCursorStore(tmp_path / "cursor").load() == {}
 
 
+def test_a_place_where_nothing_can_be_saved_is_refused_at_once(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        FileCursorStore(tmp_path / "nowhere" / "cursor").load()
+
+
 def test_a_save_that_fails_leaves_the_last_one(tmp_path: Path) -> None:
     store = FileCursorStore(tmp_path / "cursor")
     kept = {StreamId("w"): Position(1, 2)}
