@@ -23,6 +23,20 @@ ALL = [
 ]
 
 
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OF_OTHER_PROGRAMS = {
+    *("--router-mode", "--migration-limit"),  # Dynamo's frontend
+    *("--section", "--dataset", "--shape", "--rounds", "--workers", "--sessions", "--tenants"),
+    *("--tensor-parallel", "--postgres-ca"),  # scripts
+    *("--checkpoint_dir", "--output_dir", "--use_paged_context_fmha", "--max_batch_size"),
+    *("--shm-size", "--ulimit", "--from-file", "--all", "--schema", "--retry"),
+    *("--no-deps", "--require-hashes"),
+    "--rol",  # a mistake that a page shows
+}
+OF_NO_PAGE = {"SHEPHERD_BENCH_POSTGRES", "SHEPHERD_MEMORY_KEY"}
+"""Of a benchmark; and a secret, which has a variable but no flag."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     port: int | None = option(
@@ -100,6 +114,19 @@ def test_a_number_has_a_unit_and_nothing_else_has(each: Option) -> None:
 def test_what_an_option_needs_beside_it_exists(each: Option) -> None:
     for flag in re.findall(r"--[a-z-]+", each.only):
         assert flag in {other.values[0].flag for other in ALL}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_option_and_variable_that_a_page_names_exists(page: Path) -> None:
+    known = set(
+        re.findall(r"`(--[\w-]+|SHEPHERD_\w+)[ `]", (ROOT / "docs/configuration.md").read_text())
+    )
+    text = page.read_text()
+    flags = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", text))
+    variables = set(re.findall(r"\bSHEPHERD_[A-Z_]*[A-Z]\b", text))
+
+    assert flags - OF_OTHER_PROGRAMS - known == set()
+    assert variables - OF_NO_PAGE - known == set()
 
 
 def test_what_torch_alone_heeds_is_not_read_for_tensorrt_llm() -> None:
