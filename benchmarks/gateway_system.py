@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -112,6 +111,13 @@ async def evict(system: System, session: str, turns: int, *, fill: Sequence[str]
 
 
 def cpu_s(service: Service) -> float:
-    """Processor time that a process has used."""
-    fields = Path(f"/proc/{service.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Processor time that a process has used, in steps of nanoseconds."""
+    tasks = Path(f"/proc/{service.process.pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
+async def offered_tools(system: System) -> list[Any]:
+    """What the gateway offers a model, so that a request without it can offer the same."""
+    async with system.http.get(f"{system.memory.url}/v1/tools") as answer:
+        tools = (await answer.json())["tools"]
+    return [tool for tool in tools if tool["function"]["name"] == "search_memory"]

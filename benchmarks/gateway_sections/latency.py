@@ -1,7 +1,10 @@
 """What 32 clients at once wait longer than with Dynamo's frontend alone, and what a request costs.
 
 Each client asks again a second after its answer, so that the processors, which all
-processes share, are not what is measured.
+processes share, are not what is measured.  Three ways take turns in every round: the
+frontend alone; the frontend alone with what the gateway adds to a request, so that a
+longer prompt is told apart from the gateway; and through the gateway.  What a request
+takes of the processors says how much of the rest is waiting for one.
 """
 
 from __future__ import annotations
@@ -9,9 +12,12 @@ from __future__ import annotations
 import asyncio
 import statistics
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from benchmarks.figure import Figure, compare
-from benchmarks.gateway_system import Read, System, ask, cpu_s, running
+from benchmarks.gateway_system import Read, System, ask, cpu_s, offered_tools, running
 from shepherd_cli.stack import Service
 
 CONCURRENT = 32
@@ -22,6 +28,28 @@ TOKENS = 16
 GOAL_P50_MS = 2.0
 GOAL_P99_MS = 10.0
 QUESTION = [{"role": "user", "content": "Say something, whatever it is."}]
+SHARES = (("p50", 0.5, GOAL_P50_MS), ("p99", 0.99, GOAL_P99_MS))
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What came of all clients' requests one way."""
+
+    answers: list[Read]
+    gateway_ms: float
+    """Processor time a request, of each process."""
+    frontend_ms: float
+    memory_ms: float
+
+    @property
+    def first_ms(self) -> list[float]:
+        """Times to the first token."""
+        return [each.ttft_s * 1000 for each in self.answers]
+
+    @property
+    def gaps_ms(self) -> list[float]:
+        """Times between tokens."""
+        return [gap * 1000 for each in self.answers for gap in each.gaps_s]
 
 
 def figures(rounds: int) -> list[Figure]:
@@ -30,21 +58,24 @@ def figures(rounds: int) -> list[Figure]:
 
 
 async def _figures(rounds: int) -> list[Figure]:
-    taken: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    taken: dict[str, list[Load]] = defaultdict(list)
     async with running("--engine", "fake") as system:
-        for service in (system.frontend, system.gateway):
-            await _load(system, service, "warm")
-        for number in range(rounds):
-            direct, spent = await _load(system, system.frontend, f"direct-{number}")
-            through, more = await _load(system, system.gateway, f"through-{number}")
-            _note(taken, through, direct)
-            taken["requests/s a core"].append((REQUESTS / more, REQUESTS / spent))
-    return _rows(taken)
+        tools = await offered_tools(system)
+        same = {"tools": tools, "stream_options": {"include_usage": True}}
+        ways: tuple[tuple[str, Service, dict[str, Any]], ...] = (
+            ("direct", system.frontend, {}),
+            ("same request", system.frontend, same),
+            ("through", system.gateway, {}),
+        )
+        for number in range(-1, rounds):
+            for name, service, more in ways:
+                load = await _load(system, service, f"{name}-{number}".replace(" ", "-"), more)
+                if number >= 0:  # the first one warms up
+                    taken[name].append(load)
+    return [*_waited(taken), *_spent(taken)]
 
 
-async def _load(system: System, service: Service, name: str) -> tuple[list[Read], float]:
-    """Answers, and the processor time that the service took for them."""
-
+async def _load(system: System, service: Service, name: str, more: dict[str, Any]) -> Load:
     async def client(number: int) -> list[Read]:
         answers = []
         await asyncio.sleep(PAUSE_S * number / CONCURRENT)
@@ -54,51 +85,75 @@ async def _load(system: System, service: Service, name: str) -> tuple[list[Read]
                     *(system, service, QUESTION, f"{name}-{number}"),
                     max_tokens=TOKENS,
                     ignore_eos=True,
+                    **more,
                 )
             )
             await asyncio.sleep(PAUSE_S)
         return answers
 
-    before = cpu_s(service)
+    processes = (system.gateway, system.frontend, system.memory)
+    before = [cpu_s(each) for each in processes]
     answers = await asyncio.gather(*(client(number) for number in range(CONCURRENT)))
-    return [each for some in answers for each in some], cpu_s(service) - before
+    spent = [cpu_s(each) - was for each, was in zip(processes, before, strict=True)]
+    return Load(
+        [each for some in answers for each in some],
+        *(each * 1000 / REQUESTS for each in spent),
+    )
 
 
-def _note(
-    taken: dict[str, list[tuple[float, float]]], through: list[Read], direct: list[Read]
-) -> None:
-    for name, share in (("p50", 0.5), ("p99", 0.99)):
-        first = [[each.ttft_s for each in answers] for answers in (through, direct)]
-        gaps = [[gap for each in answers for gap in each.gaps_s] for answers in (through, direct)]
-        for what, pair in (("TTFT", first), ("gap", gaps)):
-            ours, theirs = (_quantile(values, share) * 1000 for values in pair)
-            taken[f"{what} {name}"].append((ours, theirs))
-
-
-def _rows(taken: dict[str, list[tuple[float, float]]]) -> list[Figure]:
+def _waited(taken: dict[str, list[Load]]) -> list[Figure]:
     rows = []
-    for name, pairs in taken.items():
-        ours, theirs = [a for a, _ in pairs], [b for _, b in pairs]
-        if name.startswith("requests"):
-            peer = "Dynamo's frontend, for its own part"
-            rows.append(compare(name, ours, theirs, peer_name=peer, unit="1/s"))
-            continue
-        rows.append(compare(name, ours, theirs, peer_name="direct", unit="ms", less_is_better=True))
-        allowed = GOAL_P50_MS if name.endswith("p50") else GOAL_P99_MS
-        more = [max(a - b, 0.001) for a, b in pairs]
-        goal = [allowed] * len(more)
-        rows.append(
-            compare(
-                f"{name} added",
-                more,
-                goal,
-                peer_name="goal",
-                unit="ms",
-                goal=1.0,
-                less_is_better=True,
-            )
-        )
+    through = taken["through"]
+    for peer in ("direct", "same request"):
+        for what in ("first", "gaps"):
+            for share_name, share, allowed in SHARES:
+                ours = [_quantile(getattr(load, f"{what}_ms"), share) for load in through]
+                theirs = [_quantile(getattr(load, f"{what}_ms"), share) for load in taken[peer]]
+                name = f"{'TTFT' if what == 'first' else 'gap'} {share_name}"
+                rows.append(
+                    compare(name, ours, theirs, peer_name=peer, unit="ms", less_is_better=True)
+                )
+                rows.append(_added(f"{name} over {peer}", ours, theirs, allowed))
     return rows
+
+
+def _added(name: str, ours: Sequence[float], theirs: Sequence[float], allowed: float) -> Figure:
+    more = [max(a - b, 0.001) for a, b in zip(ours, theirs, strict=True)]
+    return compare(
+        *(name, more, [allowed] * len(more)),
+        peer_name="goal",
+        unit="ms",
+        goal=1.0,
+        less_is_better=True,
+    )
+
+
+def _spent(taken: dict[str, list[Load]]) -> list[Figure]:
+    through, direct = taken["through"], taken["direct"]
+    ours = [load.gateway_ms for load in through]
+    theirs = [load.frontend_ms for load in direct]
+    peer = "Dynamo's frontend, for its own part"
+    return [
+        compare(
+            *("gateway's CPU a request", ours, theirs),
+            peer_name=peer,
+            unit="ms",
+            less_is_better=True,
+        ),
+        compare(
+            *("requests/s a core", [1000 / each for each in ours], [1000 / x for x in theirs]),
+            peer_name=peer,
+            unit="1/s",
+        ),
+        compare(
+            "memory's CPU a request",
+            [load.memory_ms for load in through],
+            [load.memory_ms for load in direct],
+            peer_name="direct, which archives as well",
+            unit="ms",
+            less_is_better=True,
+        ),
+    ]
 
 
 def _quantile(values: list[float], share: float) -> float:
