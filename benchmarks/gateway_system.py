@@ -43,17 +43,17 @@ class Read:
 
 
 @asynccontextmanager
-async def running(*worker: str) -> AsyncIterator[System]:
-    """Frontend, one worker with these options, memory and gateway."""
+async def running(*worker: str, model: Path = MODEL_DIR) -> AsyncIterator[System]:
+    """Frontend, one worker with this model and these options, memory and gateway."""
     with tempfile.TemporaryDirectory(prefix="shepherd-bench-") as directory:
         async with Stack(Path(directory)) as stack:
             stack.env["OMP_NUM_THREADS"] = "1"
-            model = ("--model", str(MODEL_DIR), "--served-model-name", MODEL)
+            served = ("--model", str(model), "--served-model-name", MODEL)
             parser = ("--dyn-tool-call-parser", "hermes")
             frontend, memory, _ = await asyncio.gather(
                 stack.frontend(),
                 stack.memory("--archive-grace-s", "0.1", "--rate-limit-per-s", "0"),
-                stack.worker("worker", *model, *parser, *worker),
+                stack.worker("worker", *served, *parser, *worker),
             )
             await stack.model_served(frontend, MODEL)
             gateway = await stack.gateway(frontend, memory, "--rate-limit-per-s", "0")

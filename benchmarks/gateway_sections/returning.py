@@ -1,19 +1,29 @@
-"""What a NOTICE saves a session that returns: first token with its evicted turns left out, or computed again."""
+"""What a NOTICE saves a session that returns: first token with its evicted turns left out, or computed again.
+
+The model is a small one with a long context (`long_model.py`): what is saved grows with
+the model's size.  A round takes about a minute on two cores.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections import defaultdict
+from pathlib import Path
+
+from tokenizers import Tokenizer
 
 from benchmarks.figure import Figure, compare
 from benchmarks.gateway_system import System, ask, evict, running
+from benchmarks.long_model import MAX_SEQ_LEN, make_long_model
 from shepherd_cli.stack import Service
 
-EVICTED_TOKENS = (1000, 2000, 3000)
-"""The tiny model's context holds 4096."""
-NUM_KV_BLOCKS = 256
-WORDS_A_TURN = 200
-FILL = [" ".join(f"w{number} {word}" for word in range(150)) for number in range(8)]
+EVICTED_TOKENS = (2_000, 8_000, 32_000)
+TURN_TOKENS = 2_000
+FILL_TOKENS = 8_000
+NUM_FILLERS = 6
+NUM_KV_BLOCKS = 2_400
+"""Of 16 tokens: the longest session fits, and little beside it."""
 
 
 def figures(rounds: int) -> list[Figure]:
@@ -23,15 +33,21 @@ def figures(rounds: int) -> list[Figure]:
 
 async def _figures(rounds: int) -> list[Figure]:
     taken: dict[int, list[tuple[float, float]]] = defaultdict(list)
-    async with running("--num-kv-blocks", str(NUM_KV_BLOCKS), "--max-seq-len", "4080") as system:
-        again = await system.stack.gateway(
-            system.frontend, system.memory, "--on-eviction", "recompute"
-        )
-        for number in range(rounds):
-            for tokens in EVICTED_TOKENS:
-                ours = await _returned(system, system.gateway, f"notice-{number}-{tokens}", tokens)
-                theirs = await _returned(system, again, f"again-{number}-{tokens}", tokens)
-                taken[tokens].append((ours, theirs))
+    with tempfile.TemporaryDirectory(prefix="shepherd-bench-") as directory:
+        model = Path(directory) / "long"
+        tokenizer = make_long_model(model)
+        options = ("--num-kv-blocks", str(NUM_KV_BLOCKS), "--max-seq-len", str(MAX_SEQ_LEN))
+        async with running(*options, model=model) as system:
+            again = await system.stack.gateway(
+                system.frontend, system.memory, "--on-eviction", "recompute"
+            )
+            for number in range(rounds):
+                for tokens in EVICTED_TOKENS:
+                    times = [
+                        await _returned(system, gateway, f"{way}{number}", tokens, tokenizer)
+                        for way, gateway in (("notice", system.gateway), ("again", again))
+                    ]
+                    taken[tokens].append((times[0], times[1]))
     return [
         compare(
             f"TTFT, {tokens} tokens evicted",
@@ -45,15 +61,26 @@ async def _figures(rounds: int) -> list[Figure]:
     ]
 
 
-async def _returned(system: System, service: Service, session: str, tokens: int) -> float:
+async def _returned(
+    system: System, service: Service, name: str, tokens: int, tokenizer: Tokenizer
+) -> float:
     """Seconds to the first token of a session whose turns but the newest were evicted."""
+    session = f"{name}-{tokens}"
     messages: list[dict[str, str]] = []
-    turns = max(2, tokens // 500)
-    for turn in range(turns):
-        words = " ".join(f"{session[0]}{turn}" for _ in range(tokens // turns // 3))
-        messages.append({"role": "user", "content": f"{session} {turn} {words}"})
-        answer = await ask(system, system.frontend, messages, session, max_tokens=4)
+    num_turns = tokens // TURN_TOKENS
+    for turn in range(num_turns + 1):
+        words = _words(f"{session} {turn}", TURN_TOKENS if turn < num_turns else 1, tokenizer)
+        messages.append({"role": "user", "content": words})
+        answer = await ask(system, system.frontend, messages, session, max_tokens=2)
         messages.append({"role": "assistant", "content": answer.text})
-    await evict(system, session, turns - 1, fill=FILL)
+    fill = [_words(str(number), FILL_TOKENS, tokenizer) for number in range(NUM_FILLERS)]
+    await evict(system, session, num_turns, fill=fill)
     messages.append({"role": "user", "content": "Thank you."})
-    return (await ask(system, service, messages, session, max_tokens=4)).ttft_s
+    return (await ask(system, service, messages, session, max_tokens=2)).ttft_s
+
+
+def _words(name: str, tokens: int, tokenizer: Tokenizer) -> str:
+    """About so many tokens that begin with a name."""
+    word = " and then"
+    each = len(tokenizer.encode(word).ids)
+    return name + word * (tokens // each)
