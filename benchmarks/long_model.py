@@ -30,11 +30,11 @@ def make_long_model(directory: Path) -> Tokenizer:
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=tokenizer.get_vocab_size(),
-            hidden_size=128,
-            intermediate_size=256,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            num_key_value_heads=2,
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
             max_position_embeddings=MAX_SEQ_LEN,
             eos_token_id=tokenizer.token_to_id("<|im_end|>"),
             tie_word_embeddings=False,

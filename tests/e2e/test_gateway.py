@@ -12,7 +12,10 @@ from typing import Any
 import openai
 import pytest
 import pytest_asyncio
-from openai.types.chat import ChatCompletionMessageParam
+from openai.types.chat import (
+    ChatCompletionMessageFunctionToolCall,
+    ChatCompletionMessageParam,
+)
 
 from openai_client import MODEL, eventually
 from shepherd_cli.stack import Service, Stack
@@ -190,6 +193,55 @@ async def test_an_agent_of_pydantic_ai_runs_unchanged(system: System) -> None:
     second = await agent.run("What is my goat called?", message_history=first.all_messages())
 
     assert "Figaro" in second.output
+
+
+async def test_a_clients_own_tool_is_the_clients_and_the_memorys_is_ours(system: System) -> None:
+    weather: Any = {
+        "type": "function",
+        "function": {
+            "name": "get_weather",
+            "description": "The weather of a city.",
+            "parameters": {
+                "type": "object",
+                "properties": {"city": {"type": "string", "enum": ["Bonn", "Rome"]}},
+                "required": ["city"],
+            },
+        },
+    }
+    talk = await told_and_forgotten(system, "tools", "My rabbit is called Clover.")
+    asked: Any = {
+        "model": MODEL,
+        "temperature": 0,
+        "max_tokens": 64,
+        "tools": [weather],
+        "extra_headers": {"x-dynamo-session-id": "tools"},
+    }
+    question: ChatCompletionMessageParam = {"role": "user", "content": "What is my rabbit called?"}
+    recalled = await system.client.chat.completions.with_raw_response.create(
+        **asked, messages=[*talk, question]
+    )
+    answer = recalled.parse().choices[0]
+    talk += [question, {"role": "assistant", "content": answer.message.content or ""}]
+
+    assert recalled.headers["x-shepherd-recalls"] == "1"
+    assert answer.message.content, "what it says is its own: it has seen no other tool in training"
+    assert not answer.message.tool_calls
+
+    talk.append({"role": "user", "content": "How is the weather?"})
+    named: Any = {"type": "function", "function": {"name": "get_weather"}}
+    called = await system.client.chat.completions.create(**asked, messages=talk, tool_choice=named)
+    (call,) = called.choices[0].message.tool_calls or ()
+
+    assert isinstance(call, ChatCompletionMessageFunctionToolCall)
+    assert call.function.name == "get_weather"
+    assert json.loads(call.function.arguments)["city"] in {"Bonn", "Rome"}
+
+    done: Any = {"role": "assistant", "content": None, "tool_calls": [call.model_dump()]}
+    result: Any = {"role": "tool", "tool_call_id": call.id, "content": "It is sunny."}
+    told = await system.client.chat.completions.create(**asked, messages=[*talk, done, result])
+
+    assert told.choices[0].message.content
+    assert not told.choices[0].message.tool_calls
 
 
 async def test_curl_streams(system: System) -> None:
