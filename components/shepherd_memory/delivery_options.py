@@ -13,6 +13,8 @@ from shepherd_memory.notice_events import endpoint_of
 from shepherd_memory.notice_text import NoticeTemplate
 from shepherd_memory.webhook import Webhook, read_webhooks
 
+MAX_SUMMARISED = 100
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryOptions(AccessOptions):
@@ -50,6 +52,14 @@ class DeliveryOptions(AccessOptions):
     extract_model: str = option("Model to ask there.", default="", group="extraction")
     extract_key_file: str = option(
         "File of mode 600 with the key to show there.", default="", group="extraction"
+    )
+
+    summarise_turns: int = option(
+        "Has the same model summarise each conversation, so many archived turns at a time; 0 "
+        "summarises none.",
+        default=0,
+        unit="turns",
+        group="extraction",
     )
 
     def extract_key(self) -> str:
@@ -96,6 +106,14 @@ class DeliveryOptions(AccessOptions):
             raise OptionError(
                 "--extract-url", self.extract_url, "--extract-model and it, or neither"
             )
+        self._check_summaries()
+
+    def _check_summaries(self) -> None:
+        turns = self.summarise_turns
+        if turns != 0 and not 2 <= turns <= MAX_SUMMARISED:
+            raise OptionError("--summarise-turns", turns, f"0, or from 2 to {MAX_SUMMARISED}")
+        if turns and not self.extract_url:
+            raise OptionError("--summarise-turns", turns, "--extract-url with it")
 
     def _check_notice_events(self) -> None:
         if not self.notice_events:

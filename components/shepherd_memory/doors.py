@@ -30,11 +30,13 @@ from shepherd_memory.api.access import Gate
 from shepherd_memory.api.admin import admin_app
 from shepherd_memory.api.app import Status, public_app
 from shepherd_memory.background import whenever_it_rings
+from shepherd_memory.chat_model import OpenAiEndpoint
 from shepherd_memory.config import MemoryConfig
 from shepherd_memory.delivery import Delivery, deliver_every_tenants
 from shepherd_memory.errors import UnknownItemError
-from shepherd_memory.extraction import Extraction, OpenAiEndpoint
+from shepherd_memory.extraction import Extraction
 from shepherd_memory.memory import Means, Memory
+from shepherd_memory.summaries import Summaries
 from shepherd_memory.ui.app import ui_app
 from shepherd_memory.webhook import Outwards, WebhookSink
 from shepherd_telemetry.http import TracedHttp
@@ -158,4 +160,7 @@ async def _background(
             session, config.extract_url, config.extract_model, config.extract_key()
         )
         work.append(("extraction", Extraction(model, means).catch_up))
+        if config.summarise_turns:
+            summaries = Summaries(model, means, num_turns=config.summarise_turns)
+            work.append(("summaries", summaries.catch_up))
     return work

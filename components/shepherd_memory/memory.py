@@ -23,6 +23,7 @@ from shepherd_memory.archive.records import (
     StoredNotice,
     StoredTurn,
 )
+from shepherd_memory.archive.summary import erase_with_summaries
 from shepherd_memory.block_index import Holder
 from shepherd_memory.clocks import Clocks
 from shepherd_memory.errors import InvalidParameterError, TooManyRequestsError, UnknownItemError
@@ -263,9 +264,9 @@ class Memory:
         return await self._upkeep(lambda archive: archive.erase_session(session, now))
 
     async def erase_turn(self, archive_id: str) -> Erased:
-        """Remove one turn for good."""
+        """Remove one turn for good, and its session's summaries, which may tell of it."""
         now = self._means.clocks.unix_ns()
-        return await self._upkeep(lambda archive: archive.erase_turn(archive_id, now))
+        return await self._upkeep(lambda archive: erase_with_summaries(archive, archive_id, now))
 
     async def erase_fact(self, key: str) -> Erased:
         """Remove all values that a key, spelt exactly so, ever had."""
@@ -338,7 +339,7 @@ class Memory:
         """
         names = [session] if session is not None else [each async for each in self._names()]
         for name in names:
-            after, page = 0, await self.turns(name, after=0, limit=EXPORT_PAGE)
+            after, page = -1, await self.turns(name, after=-1, limit=EXPORT_PAGE)
             while page:
                 for turn in page:
                     yield turn

@@ -204,6 +204,11 @@ class Metrics:
         self.extractions = self._counter(
             "shepherd_memory_extractions", "Archived turns read for facts.", "outcome"
         )
+        self.summaries = self._counter(
+            "shepherd_memory_summaries",
+            "Stretches of archived turns read to be summarised.",
+            "outcome",
+        )
 
     def _counter(self, name: str, text: str, *labels: str, known: Sequence[str] = ()) -> Counter:
         """Series of `known` values of the one label are there from the start, at 0."""

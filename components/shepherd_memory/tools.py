@@ -40,7 +40,7 @@ MAX_TEXT_CHARS = 65_536
 MAX_KEY_CHARS = 256
 MAX_LISTED_FACTS = 200
 
-_SPEAKERS = {"user": "User", "assistant": "Assistant", "tool": "Tool"}
+_SPEAKERS = {"user": "User", "assistant": "Assistant", "tool": "Tool", "summary": "Summary"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +227,9 @@ def told(hits: list[SearchHit]) -> str:
     for number, hit in enumerate(hits, 1):
         turn = hit.turn
         day = datetime.fromtimestamp(turn.started_unix_ns / 1e9, UTC).date()
-        source = f"Session {turn.session}, turn {turn.ordinal}, {day}" if turn.session else f"{day}"
+        where = [f"Session {turn.session}"] * bool(turn.session)
+        where += [f"turn {turn.ordinal}"] * bool(turn.ordinal)
+        source = ", ".join([*where, str(day)])
         said = _said(turn)
         if hit.before is not None:
             said = f"{_said(hit.before)}\n{said}"

@@ -89,10 +89,12 @@ class Corpus:
         return int(first), int(end)
 
     def are_neighbours(self, places: Integers, others: Integers) -> npt.NDArray[np.bool_]:
-        """Whether each pair of places is of one conversation, and not two versions of one turn."""
+        """Whether each pair is of one conversation, neither a summary nor two versions of one turn."""
         one, other = self.keys[places], self.keys[others]
         same = (one >> _ORDINAL_BITS) == (other >> _ORDINAL_BITS)
-        both: npt.NDArray[np.bool_] = same & (one != other)
+        both: npt.NDArray[np.bool_] = (
+            same & (one != other) & (np.minimum(one, other) & _MAX_ORDINAL > 0)
+        )
         return both
 
     def beside(self, place: int, step: int) -> int | None:

@@ -15,34 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_doors import House, house
+from scripted_model import ScriptedModel
 from shepherd_config import OptionError
-from shepherd_memory.config import load_config
-from shepherd_memory.extraction import (
+from shepherd_memory.chat_model import (
     EndpointUnavailableError,
-    Extracted,
-    Extraction,
     OpenAiEndpoint,
     UnreadableAnswerError,
-    _parsed,
+    parsed,
 )
+from shepherd_memory.config import load_config
+from shepherd_memory.extraction import Extracted, Extraction
 
 FOUND = '{"facts": {"pet": "a cat"}, "context": [{"q": "Where do cats sleep?", "a": "Here."}]}'
-
-
-class ScriptedModel:
-    """Answers what it is told, in order; the last for ever."""
-
-    def __init__(self, *answers: str | BaseException) -> None:
-        self.answers = list(answers)
-        self.asked: list[str] = []
-
-    async def complete(self, instructions: str, text: str) -> str:
-        assert "JSON" in instructions
-        self.asked.append(text)
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
 
 
 @pytest.fixture
@@ -72,6 +56,15 @@ async def test_facts_and_memories_are_kept_and_each_turn_is_read_once(door: Hous
     (memory,) = (await door.get("/v1/memories"))["memories"]
     assert memory["messages"][1]["content"] == "Here."
     assert counted(door, "ok") == 2
+
+
+async def test_what_is_erased_while_the_model_reads_leaves_no_fact(door: House) -> None:
+    model = ScriptedModel(FOUND, before=lambda: door.call("DELETE", "/v1/sessions/s"))
+
+    await Extraction(model, door.means).catch_up()
+
+    assert (await door.get("/v1/facts"))["facts"] == []
+    assert (await door.get("/v1/memories"))["memories"] == []
 
 
 async def test_nothing_is_lost_when_the_process_ends_in_the_middle(door: House) -> None:
@@ -106,17 +99,19 @@ async def test_a_model_that_is_down_is_asked_again_and_a_confused_one_is_passed_
 )  # fmt: skip
 def test_an_answer_of_another_form_is_no_answer(answer: str) -> None:
     with pytest.raises(UnreadableAnswerError):
-        _parsed(answer)
+        parsed(answer, Extracted)
 
 
 def test_an_object_is_found_among_words() -> None:
-    assert _parsed(f"Sure!\n```json\n{FOUND}\n```") == Extracted.model_validate_json(FOUND)
+    assert parsed(f"Sure!\n```json\n{FOUND}\n```", Extracted) == Extracted.model_validate_json(
+        FOUND
+    )
 
 
 @given(st.text())
 def test_no_answer_does_more_than_be_refused(answer: str) -> None:
     try:
-        _parsed(answer)
+        parsed(answer, Extracted)
     except UnreadableAnswerError:
         return
 
