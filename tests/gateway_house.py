@@ -17,6 +17,7 @@ from shepherd_cli.chat import server_sent_events
 from shepherd_gateway.config import GatewayConfig
 from shepherd_gateway.fake import FakeFrontend, FakeMemory
 from shepherd_gateway.service import serve
+from shepherd_telemetry.spans import NO_SPANS, Spans
 
 
 @dataclass
@@ -84,7 +85,11 @@ async def acknowledged(memory: FakeMemory, *notice_ids: str) -> None:
 
 @asynccontextmanager
 async def house(
-    *, frontend: FakeFrontend | None = None, memory: FakeMemory | None = None, **options: Any
+    *,
+    frontend: FakeFrontend | None = None,
+    memory: FakeMemory | None = None,
+    spans: Spans = NO_SPANS,
+    **options: Any,
 ) -> AsyncIterator[House]:
     """A running gateway."""
     frontend, memory = frontend or FakeFrontend(), memory or FakeMemory()
@@ -92,17 +97,17 @@ async def house(
         upstream = await opened.enter_async_context(frontend.served())
         remembering = await opened.enter_async_context(memory.served())
         given = {"upstream": (upstream,), "memory": remembering, "http_port": 0} | options
-        url = await opened.enter_async_context(gateway(**given))
+        url = await opened.enter_async_context(gateway(spans=spans, **given))
         http = await opened.enter_async_context(aiohttp.ClientSession())
         yield House(url, http, frontend, memory)
 
 
 @asynccontextmanager
-async def gateway(**options: Any) -> AsyncIterator[str]:
+async def gateway(*, spans: Spans = NO_SPANS, **options: Any) -> AsyncIterator[str]:
     """The URL of a gateway in this process."""
     config = GatewayConfig(**{"admin_port": None, "drain_timeout_s": 1} | options)
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    serving = asyncio.ensure_future(serve(config, on_ready=ready.set_result))
+    serving = asyncio.ensure_future(serve(config, spans=spans, on_ready=ready.set_result))
     await asyncio.wait([serving, ready], return_when=asyncio.FIRST_COMPLETED)
     if serving.done():
         serving.result()

@@ -29,6 +29,7 @@ from shepherd_memory.index_store import IndexStore
 from shepherd_memory.memory import Means, Memory
 from shepherd_memory.metrics import Metrics
 from shepherd_memory.notifier import Bell
+from shepherd_memory.search import Searcher
 from shepherd_memory.writer import WriterThread
 
 SAID = [
@@ -114,7 +115,12 @@ def _is_document(answer: aiohttp.ClientResponse) -> bool:
 
 @asynccontextmanager
 async def house(
-    directory: Path, *, archives: Archives | None = None, now_unix_ns: int = 7, **options: Any
+    directory: Path,
+    *,
+    archives: Archives | None = None,
+    searcher: Searcher | None = None,
+    now_unix_ns: int = 7,
+    **options: Any,
 ) -> AsyncIterator[House]:
     """The doors over stores in a directory, or over other ones."""
     options = {"data_dir": str(directory), "http_port": 0, "admin_port": 0} | options
@@ -140,6 +146,7 @@ async def house(
             template=config.template(),
             replay_dead_letter=lambda _, name: name == "can be applied now",
             caches=consumer,
+            searcher=searcher or Searcher(),
             max_tenant_bytes=config.tenant_max_mb << 20,
         )
         assert listeners.admin is not None

@@ -39,6 +39,7 @@ from shepherd_gateway.tools import (
 )
 from shepherd_gateway.upstream import Upstream
 from shepherd_gateway.work import Ask, Work
+from shepherd_telemetry.spans import NO_SPANS, Spans, measured
 
 log = logging.getLogger(__name__)
 
@@ -86,12 +87,14 @@ class Chat:
         *,
         metrics: Metrics,
         max_rounds: int = 4,
+        spans: Spans = NO_SPANS,
     ) -> None:
         self._upstream = upstream
         self._memory = memory
         self._preparation = preparation
         self._metrics = metrics
         self._max_rounds = max_rounds
+        self._spans = spans
 
     async def complete(self, ask: Ask) -> tuple[dict[str, Any], Work]:
         """The whole answer.
@@ -211,6 +214,23 @@ class Chat:
         self._preparation.finish(work)
 
     async def _called(self, work: Work, call: Call) -> str:
+        with measured(
+            self._spans,
+            f"execute_tool {call.name}",
+            attributes={
+                "gen_ai.operation.name": "execute_tool",
+                "gen_ai.tool.name": call.name,
+                "gen_ai.tool.call.id": call.call_id,
+                "gen_ai.tool.type": "function",
+            },
+        ) as span:
+            outcome, result = await self._result(work, call)
+            span.set({"shepherd.tool.outcome": outcome})
+        self._metrics.tool_calls.labels(call.name, outcome).inc()
+        return result
+
+    async def _result(self, work: Work, call: Call) -> tuple[str, str]:
+        """What came of a call, and what the model is told."""
         assert self._memory is not None
         outcome = "ok"
         arguments = call.parsed()
@@ -226,8 +246,7 @@ class Chat:
             except MemoryUnavailableError as error:
                 self._preparation.degrade(work, "tool", error)
                 outcome, result = "unavailable", UNREACHABLE
-        self._metrics.tool_calls.labels(call.name, outcome).inc()
-        return result
+        return outcome, result
 
 
 def _message_of(answer: Mapping[str, Any]) -> dict[str, Any]:

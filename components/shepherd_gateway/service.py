@@ -50,6 +50,7 @@ async def serve(
                 config.upstream,
                 timeout_s=config.upstream_timeout_s,
                 on_retry=metrics.upstream_retries.inc,
+                spans=spans,
             ).opened()
         )
         memory = await _memory(config, opened)
@@ -60,7 +61,12 @@ async def serve(
         health = Health(upstream, memory)
         gateway = Gateway(
             chat=Chat(
-                upstream, memory, preparation, metrics=metrics, max_rounds=config.max_tool_rounds
+                upstream,
+                memory,
+                preparation,
+                metrics=metrics,
+                max_rounds=config.max_tool_rounds,
+                spans=spans,
             ),
             upstream=upstream,
             gate=_gate(config, metrics),

@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -22,6 +22,8 @@ import msgspec
 
 from shepherd_gateway.errors import UpstreamError
 from shepherd_gateway.sse import Event, EventTooLargeError, Splitter
+from shepherd_telemetry.spans import NO_SPANS, Kind, Span, Spans
+from shepherd_telemetry.trace_context import current
 
 log = logging.getLogger(__name__)
 
@@ -58,12 +60,14 @@ class Upstream:
         timeout_s: float,
         pause_s: float = 0.1,
         on_retry: Callable[[], None] = lambda: None,
+        spans: Spans = NO_SPANS,
     ) -> None:
         """`timeout_s` is for the silence before the first byte and between any two."""
         self._urls = tuple(url.rstrip("/") for url in urls)
         self._timeout_s = timeout_s
         self._pause_s = pause_s
         self._on_retry = on_retry
+        self._spans = spans
         self._turn = 0
 
     @asynccontextmanager
@@ -126,6 +130,7 @@ class Upstream:
         encoded = msgspec.json.encode(body)
         sent = {"content-type": "application/json", **headers}
         async with AsyncExitStack() as opened:
+            span = opened.enter_context(self._span(sent))
             for left in reversed(range(TRIES)):
                 try:
                     begun = await self._try(opened, encoded, sent, peek=peek)
@@ -136,7 +141,28 @@ class Upstream:
                     log.info("upstream asked again: %s", error.reason)
                     self._on_retry()
                     await asyncio.sleep(self._pause_s)
+            span.set({"gen_ai.request.model": str(body.get("model", ""))})
             yield begun
+
+    @contextmanager
+    def _span(self, sent: dict[str, str]) -> Iterator[Span]:
+        """A span that the frontend is told of; its model's name is noted once that is known there.
+
+        Which span the code works for is left alone: a stream is begun in one task and read in
+        another.
+        """
+        own = {"gen_ai.operation.name": "chat"}
+        span = self._spans.start("chat", Kind.CLIENT, parent=current(), attributes=own)
+        if span.context is not None:
+            sent["traceparent"] = span.context.traceparent
+        failure = ""
+        try:
+            yield span
+        except BaseException as error:
+            failure = type(error).__name__
+            raise
+        finally:
+            span.end(failure)
 
     async def _try(
         self, opened: AsyncExitStack, body: bytes, headers: Mapping[str, str], *, peek: bool

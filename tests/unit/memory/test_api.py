@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from archive_samples import a_notice
+from json_log import json_log
 from memory_doors import House, house
 from shepherd_memory.archive.fake import FakeArchives
-from shepherd_memory.errors import StoreUnavailableError
+from shepherd_memory.errors import ModelUnavailableError, StoreUnavailableError
+from shepherd_memory.search import Searcher
 
 
 @pytest.fixture
@@ -284,3 +286,25 @@ async def test_a_store_that_cannot_be_used_now_is_told_with_when_to_come_back(
     ):
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
         assert "/var" not in await answer.text()
+
+
+class DeadReranker:
+    def score(self, query: str, texts: Sequence[str]) -> Sequence[float]:
+        raise ModelUnavailableError("reranker", "told so")
+
+
+async def test_a_line_of_the_log_names_the_trace_of_who_asked(tmp_path: Path) -> None:
+    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    searcher = Searcher(reranker=DeadReranker())
+    with json_log() as told:
+        async with house(tmp_path, searcher=searcher) as door:
+            door.talk("a")
+            door.evict()
+            url = "/v1/search?query=cats"
+            headers = {"traceparent": f"00-{trace}-{span}-01"}
+            async with door.client.get(url, headers=headers) as answer:
+                assert (await answer.json())["hits"]
+
+    (line,) = (each for each in told if each["target"] == "shepherd_memory.search")
+    assert (line["trace_id"], line["span_id"]) == (trace, span)
+    assert line["message"].startswith("searching without reranking: ")
