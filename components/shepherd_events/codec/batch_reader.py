@@ -10,11 +10,11 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import repeat
+from itertools import compress, repeat
 from typing import Any, TypeVar
 
 from shepherd_events.codec import drafts
-from shepherd_events.codec.columns import EVERY_TIER, Op, check_tokens
+from shepherd_events.codec.columns import EVERY_TIER, Op, check_hashes, check_tokens
 from shepherd_events.codec.drafts import Link, Place
 from shepherd_events.codec.packed_columns import unpack_fixed, unpack_varints
 from shepherd_events.codec.shared_messages import (
@@ -70,10 +70,11 @@ def _events(batch: Any, numbers: _Numbers) -> tuple[BlockEvent, ...]:
     block_hash, token_id = unpack_fixed("Q", batch.block_hash), unpack_fixed("I", batch.token_id)
     _expect("run_len", run_len, len(op))
     _expect("block_hash", block_hash, sum(run_len))
-    if 0 in block_hash:
-        raise CodecError("blocks.block_hash", "0 is never a hash")
-    links = _links(batch, numbers, op.count(_STORED) + op.count(_REUSED))
-    run_tokens = iter(_run_tokens(numbers(batch.run_tokens), op, run_len, len(token_id)))
+    check_hashes(block_hash.tobytes())
+    num_stored = op.count(_STORED)
+    links = iter(_links(batch, numbers, num_stored + op.count(_REUSED)))
+    stored = run_len if num_stored == len(op) else compress(run_len, map(_STORED.__eq__, op))
+    run_tokens = iter(_run_tokens(numbers(batch.run_tokens), [*stored], len(token_id)))
     events: list[BlockEvent] = []
     end = tokens_end = 0
     for code, length, place in zip(op, run_len, _places(batch, numbers, op), strict=False):
@@ -81,7 +82,6 @@ def _events(batch: Any, numbers: _Numbers) -> tuple[BlockEvent, ...]:
         hashes = block_hash[start:end]
         if code == _STORED:
             start, tokens_end = tokens_end, tokens_end + next(run_tokens)
-            check_tokens(tokens_end - start, length)
             tokens = token_id[start:tokens_end]
             events.append(drafts.blocks_stored(hashes, tokens, next(links), place))
         elif code == _REMOVED:
@@ -132,14 +132,12 @@ def _places(batch: Any, numbers: _Numbers, op: Sequence[int]) -> Iterable[Place]
     return zip(tiers, groups, origins, strict=False)
 
 
-def _run_tokens(
-    run_tokens: Sequence[int], op: Sequence[int], run_len: Sequence[int], num_tokens: int
-) -> Sequence[int]:
+def _run_tokens(run_tokens: Sequence[int], stored: Sequence[int], num_tokens: int) -> Sequence[int]:
     """Tokens of each STORED run, also of a batch that leaves the column out."""
     if run_tokens:
-        _expect("run_tokens", run_tokens, op.count(_STORED))
+        _expect("run_tokens", run_tokens, len(stored))
+        check_tokens(run_tokens, stored)
         return run_tokens
-    stored = [length for code, length in zip(op, run_len, strict=True) if code == _STORED]
     num_blocks = sum(stored)
     if num_blocks == 0:
         return [0] * len(stored)

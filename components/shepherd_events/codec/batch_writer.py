@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TypeVar, cast
 
-from shepherd_events.codec.columns import EVERY_TIER, Op, check_tokens
+from shepherd_events.codec.columns import EVERY_TIER, Op, check_hashes, check_tokens
 from shepherd_events.codec.packed_columns import (
     Part,
     delimited_field,
@@ -46,7 +46,6 @@ _Run = BlocksStored | BlocksRemoved | BlocksReused
 
 _DEFAULT_CONTEXTS = [CacheContext()]
 _NO_HASHES: array[int] = array("Q")
-_ZERO_HASH = bytes(8)
 _CACHED_FIELDS = 1024
 _OPS: dict[type[BlockEvent], int] = {
     BlocksStored: Op.STORED.value,
@@ -99,16 +98,17 @@ def _before_tokens(
     if 0 in parents:
         raise CodecError("blocks.parent_hash", "0 is never a hash: the root's parent is None")
     parents_column = array("Q", [parent or 0 for parent in parents])
-    hash_field = b"".join(fixed_field(_BLOCK_HASH, "Q", hashes))
-    if _ZERO_HASH in hash_field and any(0 in column for column in hashes):
-        raise CodecError("blocks.block_hash", "0 is never a hash")
+    head, *columns = fixed_field(_BLOCK_HASH, "Q", hashes) or [b""]
+    block_hash = b"".join(columns)
+    check_hashes(block_hash)
     return b"".join(
         (
             varint_field(_OP, ops),
             varint_field(_RUN_LEN, [len(column) for column in hashes]),
             b"" if tiers.count(Tier.DEVICE) == len(tiers) else varint_field(_TIER, tiers),
             *fixed_field(_PARENT_HASH, "Q", [parents_column]),
-            hash_field,
+            head,
+            block_hash,
         )
     )
 
@@ -160,10 +160,9 @@ def _numbered(values: Sequence[_T | None]) -> tuple[list[_T], list[int]]:
 
 
 def _run_tokens(stored: Sequence[BlocksStored]) -> list[int]:
-    lengths = [(len(run.token_ids), len(run.block_hashes)) for run in stored]
-    for num_tokens, num_blocks in set(lengths):
-        check_tokens(num_tokens, num_blocks)
-    return [num_tokens for num_tokens, _ in lengths]
+    run_tokens = [len(run.token_ids) for run in stored]
+    check_tokens(run_tokens, [len(run.block_hashes) for run in stored])
+    return run_tokens
 
 
 def _rare_fields(runs: Sequence[_Run], stored: Sequence[BlocksStored]) -> bytes:

@@ -14,12 +14,16 @@ A column with a question mark may be left out where all of it is the default.
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterable
 from enum import IntEnum
 
 from shepherd_events.errors import CodecError
 
 EVERY_TIER = 0
 """In the tier column of a CLEARED run."""
+
+_ZERO_HASH = bytes(8)
 
 PACKED_COLUMNS = (
     "op",
@@ -45,13 +49,24 @@ class Op(IntEnum):
     REUSED = 4
 
 
-def check_tokens(num_tokens: int, num_blocks: int) -> None:
+def check_tokens(run_tokens: Iterable[int], run_len: Iterable[int]) -> None:
     """Let a run of no blocks, or of blocks of different sizes, not pass.
 
     Raises:
-        CodecError: it is one.
+        CodecError: there is one.
     """
-    if num_tokens and (num_blocks == 0 or num_tokens % num_blocks):
-        raise CodecError(
-            "blocks.run_tokens", f"{num_tokens} tokens cannot fill {num_blocks} blocks alike"
-        )
+    for num_tokens, num_blocks in set(zip(run_tokens, run_len, strict=True)):
+        if num_tokens and (num_blocks == 0 or num_tokens % num_blocks):
+            raise CodecError(
+                "blocks.run_tokens", f"{num_tokens} tokens cannot fill {num_blocks} blocks alike"
+            )
+
+
+def check_hashes(column: bytes) -> None:
+    """Let no hash that is 0 pass; eight zero bytes are looked for first, which is quick.
+
+    Raises:
+        CodecError: there is one.
+    """
+    if _ZERO_HASH in column and 0 in array("Q", column):
+        raise CodecError("blocks.block_hash", "0 is never a hash")

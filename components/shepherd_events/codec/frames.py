@@ -111,9 +111,9 @@ def _check_numbers(frame: Frame) -> None:
         raise CodecError("seq", f"{frame.seq} is below 1")
     if not frame.stream.worker_id:
         raise CodecError("worker_id", "empty")
+    if isinstance(frame.body, BlockBatch):
+        return
     match frame.body:
-        case BlockBatch():
-            pass
         case Heartbeat(head_seq=head_seq):
             _check_repeats("heartbeat.head_seq", head_seq, frame.seq)
         case StreamInfo():
