@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from zlib import crc32
 
 import pytest
 from hypothesis import given
@@ -161,3 +162,13 @@ def test_the_checksum_of_a_reply_covers_the_frames_in_it() -> None:
 
     with pytest.raises(ChecksumError):
         decode_reply(payload.replace(b"frame", b"flame"))
+
+
+@pytest.mark.parametrize("size", [0, 1, 4095, 4096, 4097, 12_288, 70_001])
+def test_the_checksum_is_that_of_the_whole_message_whatever_its_size(size: int) -> None:
+    message = bytes(number * 7 % 251 for number in range(size))
+
+    written = with_checksum(message[: size // 3], message[size // 3 :])
+
+    assert written[:size] == message
+    assert written[size + 2 :] == crc32(message).to_bytes(4, "little")
