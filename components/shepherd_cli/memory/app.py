@@ -313,6 +313,8 @@ def _say_turn(turn: TurnModel) -> None:
 
 
 def _day(unix_ns: int) -> str:
+    if not unix_ns:  # of a turn that only its client had
+        return "undated"
     return f"{datetime.fromtimestamp(unix_ns / 1e9, UTC):%Y-%m-%d %H:%M}"
 
 
