@@ -62,6 +62,13 @@ def test_every_page_is_found_from_the_index() -> None:
     assert {name for name in pages if f"({name})" not in index} == set()
 
 
+def test_what_is_said_of_others_has_its_source() -> None:
+    text = (ROOT / "docs/compare.md").read_text()
+
+    cited = set(re.findall(r"\[(\d+b?)\](?!:)", text))
+    assert cited == set(re.findall(r"^\[(\d+b?)\]: https://", text, re.MULTILINE))
+
+
 def test_pictures_are_small_and_shown() -> None:
     pages = "".join(page.read_text() for page in PAGES)
     for picture in (ROOT / "docs/images").iterdir():
