@@ -128,13 +128,13 @@ _COSTS: dict[str, Callable[[], Cost]] = {
 
 def _measured(follow: Callable[[BlocksStored], None]) -> Cost:
     gc.collect()
-    before, busy_s = _resident_bytes(), 0.0
+    before, busy_s = resident_bytes(), 0.0
     for run in _runs():
         began = time.process_time()
         follow(run)
         busy_s += time.process_time() - began
     gc.collect()
-    grown = _resident_bytes() - before
+    grown = resident_bytes() - before
     return Cost(grown / NUM_BLOCKS, busy_s * 1e6 / NUM_BLOCKS)
 
 
@@ -146,6 +146,7 @@ def _runs() -> Iterator[BlocksStored]:
         yield BlocksStored(hashes, parent, array("I", halves), 0)
 
 
-def _resident_bytes() -> int:
+def resident_bytes() -> int:
+    """Of this process, in memory now."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")

@@ -1,10 +1,13 @@
-"""Searches of one tenant with 10^3 to 10^6 turns, by words alone; the last takes minutes to load.
+"""Searches of one tenant in SQLite with 10^3, 10^4 and 10^5 turns, by words alone.
 
-The peer has the same turns in its one file, of one user.
+The peer has the same turns in its one file, of one user.  SHEPHERD_BENCH_TURNS=1000000 adds
+10^6 turns, which take some five minutes to load.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import random
 import time
 from collections.abc import Callable
@@ -15,12 +18,16 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from benchmarks.figure import Figure, compare
+from benchmarks.memory_sections.block_index import resident_bytes
 from benchmarks.memory_turns import archive_all, spoken, word_of
 from benchmarks.retrieval_peer import KeywordMemory
 from shepherd_memory.archive.files import SqliteArchives
 from shepherd_memory.search import Question, Searcher
 
-SIZES = (1_000, 10_000, 100_000, 1_000_000)
+SIZES = (1_000, 10_000, 100_000)
+BATCH = 5_000
+REMEMBERED_SIZE = 100_000
+"""Turns from which on what is kept of them outweighs what a first search costs anyway."""
 QUERIES = 50
 WORDS_PER_QUERY = 6
 GOAL_MS = 5.0
@@ -28,16 +35,18 @@ GOAL_MS = 5.0
 
 
 def figures(rounds: int) -> list[Figure]:
-    """p50 and p95 in milliseconds."""
+    """p50 and p95 in milliseconds, bytes a turn on disk and in memory, by size."""
     rows: list[Figure] = []
+    largest = int(os.environ.get("SHEPHERD_BENCH_TURNS", "0"))
+    sizes = (*SIZES, largest) if largest > max(SIZES) else SIZES
     with TemporaryDirectory() as directory:
         archives, searcher = SqliteArchives(Path(directory)), Searcher()
         archive, peer = archives.of("t"), KeywordMemory(Path(directory) / "peer.db")
-        turns, loaded = spoken(max(SIZES)), 0
-        for size in SIZES:
+        turns, loaded = spoken(max(sizes)), 0
+        for size in sizes:
             while loaded < size:
-                some = list(islice(turns, min(1000, size - loaded)))
-                archive_all(archive, some, batch=1000)
+                some = list(islice(turns, min(BATCH, size - loaded)))
+                archive_all(archive, some, batch=BATCH)
                 peer.archive_together("t", some)
                 loaded += len(some)
             rows += _at(
@@ -46,8 +55,43 @@ def figures(rounds: int) -> list[Figure]:
                 lambda query: searcher.search(archive, Question(query, 10)),
                 lambda query: peer.search("t", query, 10),
             )
+            mine, theirs = archive.stats().size_bytes / size, peer.size_bytes() / size
+            rows.append(_bytes(f"{size:,} turns on disk", mine, theirs, "keyword memory"))
+            if size >= REMEMBERED_SIZE:
+                rows.append(_remembered(size, directory))
         archives.close()
     return rows
+
+
+def _remembered(size: int, directory: str) -> Figure:
+    """What a searcher keeps of a tenant, and what records of the same would take."""
+    mine, theirs = (_in_a_process(remember, directory) / size for remember in (searched, listed))
+    return _bytes(f"{size:,} turns in memory", mine, theirs, "list of records")
+
+
+def _in_a_process(remember: Callable[[str], int], directory: str) -> int:
+    with multiprocessing.get_context("spawn").Pool(1) as process:
+        return process.apply(remember, (directory,))
+
+
+def searched(directory: str) -> int:
+    """Bytes of a process that a first search adds."""
+    archives, searcher = SqliteArchives(Path(directory)), Searcher()
+    archive, before = archives.of("t"), resident_bytes()
+    searcher.search(archive, Question("w19999", 10))
+    return resident_bytes() - before
+
+
+def listed(directory: str) -> int:
+    """Bytes of a process that a list of all documents adds."""
+    archive, before = SqliteArchives(Path(directory)).of("t"), resident_bytes()
+    documents = list(archive.documents(after=0))
+    assert documents
+    return resident_bytes() - before
+
+
+def _bytes(name: str, mine: float, theirs: float, peer: str) -> Figure:
+    return compare(name, [mine], [theirs], peer_name=peer, unit="B/turn", less_is_better=True)
 
 
 def _at(
