@@ -1,4 +1,4 @@
-"""The options of where the archive is: in files, or in PostgreSQL for several replicas."""
+"""The options of where the archive is: in files, in PostgreSQL for several replicas, or elsewhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from shepherd_auth.errors import CredentialFileError
 from shepherd_auth.private_file import read_private
 from shepherd_config import OptionError, option
+from shepherd_memory.archive.foreign import load_archives
 from shepherd_memory.delivery_options import DeliveryOptions
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 SQLITE = "sqlite"
 _SCHEMES = ("postgresql://", "postgres://")
+_EXPECTED = "sqlite or postgresql://role@host/database"
 _ENCRYPTED = ("require", "verify-ca", "verify-full")
 
 
@@ -25,7 +27,7 @@ class ArchiveOptions(DeliveryOptions):
     """Which database keeps the archive; inherited by the memory service's configuration."""
 
     archive: str = option(
-        "Where turns are kept: sqlite, in --data-dir, or a URL as postgresql://role@host/database?sslmode=verify-full without a password.",
+        "Where turns are kept: sqlite, in --data-dir; a URL as postgresql://role@host/database?sslmode=verify-full without a password; or MODULE:FACTORY of your own.",
         default=SQLITE,
         group="archive",
     )
@@ -67,7 +69,12 @@ class ArchiveOptions(DeliveryOptions):
     @property
     def uses_postgres(self) -> bool:
         """Whether several replicas may share the archive."""
-        return self.archive != SQLITE
+        return "://" in self.archive
+
+    @property
+    def uses_foreign(self) -> bool:
+        """Whether somebody else's store keeps the archive, in --data-dir or wherever it likes."""
+        return self.archive != SQLITE and not self.uses_postgres
 
     def postgres(self) -> PostgresOptions:
         """How the service's own role reaches the database.
@@ -102,10 +109,12 @@ class ArchiveOptions(DeliveryOptions):
             OptionError: no database is named, a password stands where it can be seen, the way is
                 open beyond loopback, the extra is missing.
         """
+        if self.uses_foreign:
+            _check_foreign(self.archive)
         if not self.uses_postgres:
             return
         if not self.archive.startswith(_SCHEMES):
-            raise OptionError("--archive", "...", "sqlite or postgresql://role@host/database")
+            raise OptionError("--archive", "...", f"{_EXPECTED} or MODULE:FACTORY")
         try:
             from psycopg import ProgrammingError  # noqa: PLC0415 - an extra
             from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415 - an extra
@@ -127,6 +136,15 @@ class ArchiveOptions(DeliveryOptions):
             )
         self.postgres()
         self.postgres_owner()
+
+
+def _check_foreign(name: str) -> None:
+    try:
+        load_archives(name)
+    except ValueError as error:
+        raise OptionError(
+            "--archive", name, f"{_EXPECTED} or MODULE:FACTORY", f"; {error}"
+        ) from error
 
 
 def _read(flag: str, path: str) -> str:

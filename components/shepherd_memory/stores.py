@@ -1,7 +1,8 @@
 """Opens what the options name to keep the archive in.
 
-sqlite        one process: the data directory is locked
-postgresql    any number of processes: a lease says who follows the streams
+sqlite            one process: the data directory is locked
+MODULE:FACTORY    the same, with somebody else's store in the place of SQLite's
+postgresql        any number of processes: a lease says who follows the streams
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from shepherd_memory.archive.files import SqliteArchives
+from shepherd_memory.archive.foreign import load_archives
 from shepherd_memory.archive.protocol import Archives
 from shepherd_memory.config import MemoryConfig
 from shepherd_memory.data_lock import locked
@@ -66,11 +68,19 @@ async def opened(
             return
         directory = config.data_path
         stack.enter_context(locked(directory))
-        archives = await writer.run(lambda: SqliteArchives(directory / "tenants"))
+        archives = await writer.run(lambda: _in_files(config))
         stack.push_async_callback(writer.run, archives.close)
         state = await writer.run(lambda: IndexStore(directory / "index.db"))
         stack.push_async_callback(writer.run, state.close)
         yield Stores(archives, state, None, partial(files_in, directory))
+
+
+def _in_files(config: MemoryConfig) -> Archives:
+    directory = config.data_path / "tenants"
+    if not config.uses_foreign:
+        return SqliteArchives(directory)
+    directory.mkdir(mode=0o700, exist_ok=True)
+    return load_archives(config.archive)(directory)
 
 
 async def _postgres(

@@ -58,6 +58,31 @@ def test_what_is_wrong_with_a_database_is_said_and_no_secret_with_it(
     assert "secret" not in str(told.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("postgres", "it is not MODULE:FACTORY"),
+        ("no_such_module:Archives", "No module named 'no_such_module'"),
+        ("shepherd_memory.archive.fake:Missing", "has no attribute 'Missing'"),
+        ("shepherd_memory.archive.fake:json.dumps", "has no attribute"),
+        ("shepherd_memory.errors:__name__", "it cannot be called"),
+    ],
+)
+def test_a_store_that_cannot_be_loaded_is_refused_at_the_start(name: str, why: str) -> None:
+    with pytest.raises(OptionError) as told:
+        load_config(["--archive", name], {})
+
+    assert f"--archive={name!r}" in str(told.value) or name in str(told.value)
+    assert "MODULE:FACTORY" in str(told.value)
+    assert why in str(told.value)
+
+
+def test_a_store_of_ones_own_is_neither_sqlite_nor_postgresql() -> None:
+    config = load_config(["--archive", "shepherd_memory.archive.fake:FakeArchives"], {}).config
+
+    assert (config.uses_foreign, config.uses_postgres) == (True, False)
+
+
 def test_a_password_that_others_may_read_is_refused(tmp_path: Path) -> None:
     password = tmp_path / "password"
     password.write_text("secret")
