@@ -33,8 +33,8 @@ OF_OTHER_PROGRAMS = {
     *("--no-deps", "--require-hashes"),
     "--rol",  # a mistake that a page shows
 }
-OF_NO_PAGE = {"SHEPHERD_BENCH_POSTGRES", "SHEPHERD_MEMORY_KEY"}
-"""Of a benchmark; and a secret, which has a variable but no flag."""
+OF_NO_PAGE = {"SHEPHERD_BENCH_POSTGRES", "SHEPHERD_MEMORY_KEY", "SHEPHERD_TEST_ARCHIVE"}
+"""Of a benchmark and of tests; and a secret, which has a variable but no flag."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
