@@ -156,21 +156,29 @@ class Chat:
         return {**answer, "usage": work.usage} if work.usage is not None else answer
 
     async def _pieces(self, work: Work) -> AsyncGenerator[bytes]:
-        """The answer's events, the rounds of the memory's tools within them."""
+        """The answer's events, the rounds of the memory's tools within them.
+
+        What is looked up is shown when what it led to begins: until then the window may turn
+        out to have no room for it, and nothing that was shown can be taken back.
+        """
         identity: dict[str, Any] = {}
+        shown = b""
         while True:
             answer = Round(work.ours)
             async with aclosing(self._round(work, answer, identity)) as pieces:
                 async for piece in pieces:
-                    yield piece
+                    yield shown + piece
+                    shown = b""
             work.usage = added(work.usage, answer.usage)
             if not answer.our_calls or work.rounds == self._max_rounds:
                 break
             if work.ask.shows_recall:
-                yield _shown(answer.our_calls, work, identity)
+                shown += _shown(answer.our_calls, work, identity)
             await self._answer(work, answer.content, answer.our_calls)
         if answer.our_calls:
             self._metrics.tool_limit.inc()
+        if shown:
+            yield shown
         for held in answer.rest():
             yield encoded({**held, **identity})
         if work.context is not None and work.ask.wants_usage and work.usage is not None:

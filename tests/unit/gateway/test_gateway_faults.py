@@ -186,21 +186,45 @@ async def test_g2_a_search_that_fails_is_told_to_the_model() -> None:
         assert result.startswith("Error: long-term memory cannot be reached")
 
 
+def finds_too_much(door: House) -> None:
+    """The model looks something up; there is room for what one result says only."""
+    door.memory.results["x"] = "long"
+
+    def model(body: dict[str, Any]) -> Said:
+        if body["messages"][-1]["role"] != "tool":
+            return Said((), (("search_memory", '{"query": "x"}'),))
+        if len(door.frontend.asked) < 6:
+            return Said(status=400, error="prompt=20 is not valid: the context holds 9")
+        return Said(("found",))
+
+    door.frontend.model = model
+
+
 async def test_g3_results_that_the_window_has_no_room_for_are_made_fewer() -> None:
     async with house() as door:
-        door.memory.results["x"] = "long"
-
-        def model(body: dict[str, Any]) -> Said:
-            if body["messages"][-1]["role"] != "tool":
-                return Said((), (("search_memory", '{"query": "x"}'),))
-            if len(door.frontend.asked) < 6:
-                return Said(status=400, error="prompt=20 is not valid: the context holds 9")
-            return Said(("found",))
-
-        door.frontend.model = model
+        finds_too_much(door)
         answer, _ = await door.chat([QUESTION])
 
         assert answer["choices"][0]["message"]["content"] == "found"
+        assert [arguments.get("max_results") for arguments in door.memory.arguments] == [None, 2, 1]
+
+
+@pytest.mark.parametrize("shown", ["true", "false"])
+async def test_g3_they_are_made_fewer_in_a_stream_too_and_shown_once(shown: str) -> None:
+    async with house() as door:
+        finds_too_much(door)
+        body = {"model": "fake", "messages": [QUESTION], "stream": True}
+        headers = {"x-dynamo-session-id": "s", "x-shepherd-show-recall": shown}
+        url = f"{door.url}/v1/chat/completions"
+        async with door.http.post(url, json=body, headers=headers) as answer:
+            assert answer.status == 200, await answer.text()
+            events = [event async for event in server_sent_events(answer.content)]
+
+        assert not any("error" in event for event in events)
+        deltas = [choice["delta"] for event in events for choice in event["choices"]]
+        assert "".join(delta.get("content") or "" for delta in deltas) == "found"
+        looked_up = [d["reasoning_content"] for d in deltas if d.get("reasoning_content")]
+        assert looked_up == (['search_memory({"query": "x"})\n'] if shown == "true" else [])
         assert [arguments.get("max_results") for arguments in door.memory.arguments] == [None, 2, 1]
 
 
