@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help venv demo up test test-faults soak lint types proto observability configuration screenshot bench sbom clean
+.PHONY: help venv demo up test test-faults soak soak-system lint types proto observability configuration screenshot bench sbom clean
 
 help:           ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 15
@@ -34,6 +34,9 @@ test-faults: $(READY) ## run the fault matrix of docs/faults.md, write build/fau
 
 soak: $(READY)  ## break the event stream at random: make soak MINUTES=30 SEED=...
 	PYTHONPATH=tests $(BIN)/python -m soak --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
+
+soak-system: $(READY) ## break the whole system at random: make soak-system MINUTES=30 SEED=...
+	PYTHONPATH=tests $(BIN)/python -m soak_system --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED))
 
 lint: $(READY)  ## check style and import contracts
 	$(BIN)/ruff check .

@@ -11,6 +11,8 @@ from shepherd_cli import parts
 from shepherd_cli.parts import Part, Role
 from shepherd_cli.up_options import UpOptions, nats_server
 
+_LEASE_S: Final = 10.0
+"""A prompt whose request was given up keeps its blocks so long; of a small cache that is all."""
 _NOT_READY_YET: Final = "tower_http=off"
 """Dynamo's status server logs each probe that it answers with 503 as an error."""
 
@@ -83,6 +85,7 @@ def _workers(options: UpOptions, ports: _Ports, more: tuple[str, ...]) -> Iterat
         *("--model", str(options.model_dir), "--served-model-name", options.served_model_name),
         *("--num-kv-blocks", str(blocks), "--max-seq-len", str(blocks * 16 - 16)),
         *("--dyn-tool-call-parser", "hermes", "--engine", options.engine, *more),
+        *("--transfer-lease-s", str(_LEASE_S)),
     )
     for role in ("prefill", "decode", "aggregated"):
         number: int = getattr(options, role)

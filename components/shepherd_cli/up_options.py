@@ -96,7 +96,7 @@ class UpOptions:
     )
     drain_timeout_s: float = option(
         "Seconds that a process may take to end when it is asked to.",
-        default=40.0,
+        default=75.0,
         minimum=0.1,
         group="supervision",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -20,7 +21,9 @@ class Fault:
 
 
 @dataclass(frozen=True, slots=True)
-class _Recipe:
+class Recipe:
+    """A kind of fault, what it can happen to, and how long at most."""
+
     row: int
     kind: str
     targets: tuple[str, ...]
@@ -33,25 +36,25 @@ WORKERS = ("zmq", "nats")
 READERS = ("steady", "mortal")
 
 _RECIPES = (
-    _Recipe(1, "lose", LIVE, 2.0),
-    _Recipe(1, "silence", LIVE, 2.0),
-    _Recipe(2, "shuffle", LIVE, 2.0),
-    _Recipe(3, "kill worker", WORKERS, 1.5),
-    _Recipe(3, "set the clock back", WORKERS, 0.5),
-    _Recipe(4, "zombie", ("nats",), 1.5),
-    _Recipe(5, "kill reader", ("mortal",), 1.0),
-    _Recipe(6, "kill broker", ("broker",), 1.5),
-    _Recipe(7, "freeze reader", READERS, 3.0),
-    _Recipe(8, "freeze worker", WORKERS, 2.5),
-    _Recipe(9, "stall", (*CONTROL, "broker-wire"), 2.5),
-    _Recipe(9, "deaf", (*CONTROL, "broker-wire"), 2.5),
-    _Recipe(9, "mute", (*CONTROL, "broker-wire"), 2.5),
-    _Recipe(9, "cut", (*CONTROL, "broker-wire"), 2.5),
-    _Recipe(10, "slow reader", READERS, 2.0),
-    _Recipe(13, "flip", LIVE, 2.0),
-    _Recipe(13, "nonsense", WORKERS, 0.0),
-    _Recipe(14, "flood", WORKERS, 0.0),
-    _Recipe(17, "corrupt", READERS, 0.0),
+    Recipe(1, "lose", LIVE, 2.0),
+    Recipe(1, "silence", LIVE, 2.0),
+    Recipe(2, "shuffle", LIVE, 2.0),
+    Recipe(3, "kill worker", WORKERS, 1.5),
+    Recipe(3, "set the clock back", WORKERS, 0.5),
+    Recipe(4, "zombie", ("nats",), 1.5),
+    Recipe(5, "kill reader", ("mortal",), 1.0),
+    Recipe(6, "kill broker", ("broker",), 1.5),
+    Recipe(7, "freeze reader", READERS, 3.0),
+    Recipe(8, "freeze worker", WORKERS, 2.5),
+    Recipe(9, "stall", (*CONTROL, "broker-wire"), 2.5),
+    Recipe(9, "deaf", (*CONTROL, "broker-wire"), 2.5),
+    Recipe(9, "mute", (*CONTROL, "broker-wire"), 2.5),
+    Recipe(9, "cut", (*CONTROL, "broker-wire"), 2.5),
+    Recipe(10, "slow reader", READERS, 2.0),
+    Recipe(13, "flip", LIVE, 2.0),
+    Recipe(13, "nonsense", WORKERS, 0.0),
+    Recipe(14, "flood", WORKERS, 0.0),
+    Recipe(17, "corrupt", READERS, 0.0),
 )
 
 ROWS = frozenset(recipe.row for recipe in _RECIPES)
@@ -59,12 +62,14 @@ ROWS = frozenset(recipe.row for recipe in _RECIPES)
 logs are so small that readers live on snapshots while events go on."""
 
 
-def plan(random: Random, *, round_s: float, faults: int) -> list[Fault]:
+def plan(
+    random: Random, recipes: Sequence[Recipe] = _RECIPES, *, round_s: float, faults: int
+) -> list[Fault]:
     """One round's faults, in the order in which they begin; those of one target follow one another."""
     chosen: list[Fault] = []
     free_at: dict[str, float] = {}
     for number in range(faults):
-        recipe = random.choice(_RECIPES)
+        recipe = random.choice(recipes)
         target = random.choice(recipe.targets)
         at_s = max(number * round_s / faults, free_at.get(target, 0.0))
         for_s = random.uniform(0.2, 1.0) * recipe.at_most_s

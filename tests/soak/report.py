@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import statistics
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_RSS_SLACK = 12 << 20
-_COUNT_SLACK = 8
+from soak.resources import Resources
 
 
 @dataclass(slots=True)
@@ -28,25 +27,7 @@ class Report:
     converged_s: list[float] = field(default_factory=list)
     """From the end of a round's faults until everybody held everything."""
     failures: list[str] = field(default_factory=list)
-    _resources: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
-    """Of one process that lives, after each round."""
-
-    def note_resources(self, process: str, pid: int, **amounts: int) -> None:
-        """What a process uses, everything being quiet."""
-        for name, amount in amounts.items():
-            self._resources[f"{process} {pid} {name}"].append(amount)
-
-    def grown(self) -> list[str]:
-        """What went on growing, of processes that lived through four rounds or more."""
-        found = []
-        for name, series in self._resources.items():
-            if len(series) < 4:
-                continue
-            first, last = max(series[1 : len(series) // 2 + 1]), max(series[-(len(series) // 4) :])
-            limit = 1.1 * first + _RSS_SLACK if name.endswith("rss") else first + _COUNT_SLACK
-            if last > limit:
-                found.append(f"not flat: {name} grew from {first} to {last}")
-        return found
+    resources: Resources = field(default_factory=Resources)
 
     def counted(self) -> Counter[str]:
         """What publishers and readers counted, of those that lived to the end of a round."""
@@ -72,10 +53,6 @@ class Report:
             "counters": dict(self.counted()),
             "converged_median_s": round(statistics.median(converged), 2),
             "converged_max_s": round(max(converged), 2),
-            "resources": {
-                name: {"first": series[0], "last": series[-1], "rounds": len(series)}
-                for name, series in sorted(self._resources.items())
-                if len(series) >= 4
-            },
+            "resources": self.resources.to_json(),
             "failures": self.failures,
         }

@@ -41,7 +41,7 @@ class Soak:
                     report.save(note)
         finally:
             self._scene.end()
-        report.failures.extend(report.grown())
+        report.failures.extend(report.resources.grown())
         return report
 
     def _round(self) -> None:
@@ -115,7 +115,7 @@ class Soak:
         for name, process in scene.processes.items():
             counts = {} if name == "wires" else process.ask({"do": "health"})
             counts |= {"rss": process.rss_bytes(), "fds": process.num_fds()}
-            report.note_resources(name, process.process.pid, **counts)
+            report.resources.note(name, process.process.pid, **counts)
         scene.run_workers(is_running=True)
 
     def _samples_of(

@@ -54,7 +54,8 @@ class Policy:
     """Before the first restart of a window; each further one waits twice as long."""
     last_backoff_s: float = 15.0
     start_timeout_s: float = 120.0
-    stop_timeout_s: float = 40.0
+    stop_timeout_s: float = 75.0
+    """A worker takes 5 s to be no longer found, 30 to drain and as long to clean up at most."""
 
 
 class State(Enum):

@@ -98,14 +98,14 @@ def test_in_time_every_row_comes_and_faults_of_one_target_never_overlap() -> Non
 def test_what_went_on_growing_is_found_and_what_levelled_off_is_not() -> None:
     report = Report(seed=1)
     for number in range(12):
-        report.note_resources("steady", 1, rss=(100 + 10 * number) << 20, fds=10 + number % 2)
-        report.note_resources("mortal", 2, rss=(100 + 10 * min(number, 4)) << 20, tasks=number)
+        report.resources.note("steady", 1, rss=(100 + 10 * number) << 20, fds=10 + number % 2)
+        report.resources.note("mortal", 2, rss=(100 + 10 * min(number, 4)) << 20, tasks=number)
 
-    assert sorted(problem.split(" grew")[0] for problem in report.grown()) == [
+    assert sorted(problem.split(" grew")[0] for problem in report.resources.grown()) == [
         "not flat: steady 1 rss"
     ]
-    report.note_resources("mortal", 2, tasks=40)
-    assert len(report.grown()) == 2
+    report.resources.note("mortal", 2, tasks=40)
+    assert len(report.resources.grown()) == 2
 
 
 def test_a_ledger_knows_what_was_resident_at_each_number_and_when_it_began() -> None:

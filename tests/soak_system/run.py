@@ -1,0 +1,182 @@
+"""Rounds of faults while clients talk, and what must be true after each and in the end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from openai_client import eventually
+from shepherd_cli.small_system import MODEL_NAME
+from soak.plan import Fault, plan
+from soak_system.clients import Clients
+from soak_system.oracle import Oracle, told_twice, untold
+from soak_system.plan import RECIPES, WORKERS
+from soak_system.report import Report
+from soak_system.scene import Scene, scene
+
+READ_S = 60.0
+"""Until streams are read to their ends, once everything runs."""
+MAX_FAILURES = 10
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_MUST_STAY_0 = {
+    "worker": ("shepherd_stream_events_dropped_total",),
+    "memory": (
+        "shepherd_stream_reader_digest_mismatches_total",
+        "shepherd_memory_dead_letters_total",
+        "shepherd_memory_poison_frames_total",
+    ),
+}
+"""Losses, by who counts them."""
+
+
+class Soak:
+    """One run; ends early when it has found enough."""
+
+    def __init__(
+        self, directory: Path, seed: int, *, round_s: float, faults: int, clients: int
+    ) -> None:
+        self._directory = directory
+        self._random = Random(seed)
+        self._round_s, self._faults = round_s, faults
+        self._num_clients = clients
+        self._oracle = Oracle()
+        self.report = Report(seed)
+
+    async def run(self, seconds: float, note: Callable[[Report], None] = lambda _: None) -> Report:
+        """Go on for about so long; what is known so far is noted after each round."""
+        report, began = self.report, time.monotonic()
+        async with scene(self._directory) as made:
+            clients = Clients(made.http, made.urls["gateway"], MODEL_NAME, self._oracle)
+            talking = [
+                asyncio.create_task(clients.talk(f"client-{n}", f"{report.seed}-{n}"))
+                for n in range(self._num_clients)
+            ]
+            try:
+                while time.monotonic() < began + seconds and len(report.failures) < MAX_FAILURES:
+                    await self._round(made, clients)
+                    report.seconds = time.monotonic() - began
+                    await asyncio.to_thread(note, report)
+                assert not any(task.done() for task in talking), "a client gave up"
+            finally:
+                for task in talking:
+                    task.cancel()
+                await asyncio.gather(*talking, return_exceptions=True)
+            await self._judge(made)
+        report.failures.extend(report.resources.grown())
+        report.seconds = time.monotonic() - began
+        return report
+
+    async def _round(self, made: Scene, clients: Clients) -> None:
+        faults = plan(self._random, RECIPES, round_s=self._round_s, faults=self._faults)
+        changes = [(fault.at_s, True, fault) for fault in faults]
+        changes += [(fault.at_s + fault.for_s, False, fault) for fault in faults]
+        changes.sort(key=lambda change: (change[0], not change[1]))
+        clients.may_talk.set()
+        began = time.monotonic()
+        for at_s, begins, fault in [*changes, (self._round_s, False, None)]:
+            await asyncio.sleep(max(0.0, began + at_s - time.monotonic()))
+            if fault is not None:
+                self._change(made, fault, begins=begins)
+        ended = time.monotonic()
+        await made.healed()
+        await self._quiet(made, clients)
+        self.report.healed_s.append(time.monotonic() - ended)
+        self.report.rounds += 1
+        await self._losses(made)
+        self._note_resources(made)
+        self.report.restarts = made.restarts()
+        self.report.clients = clients.counts
+
+    def _change(self, made: Scene, fault: Fault, *, begins: bool) -> None:
+        if begins:
+            self.report.faults[f"{fault.kind} {fault.target}"] += 1
+            made.begin(fault)
+        else:
+            made.finish(fault)
+
+    async def _quiet(self, made: Scene, clients: Clients) -> None:
+        """Let everybody finish a sentence, and the memory read what was told."""
+        clients.may_talk.clear()
+
+        async def silent() -> bool:
+            return clients.num_talking == 0
+
+        await self._within("clients are answered", silent)
+
+        async def read() -> bool:
+            streams = {each["stream"]: each for each in await made.streams()}
+            return await made.backlog() == 0 and all(
+                f"{worker}/0" in streams and _is_read(streams[f"{worker}/0"]) for worker in WORKERS
+            )
+
+        await self._within("streams are read to their ends", read)
+        self.report.failures += [
+            f"{self._when()}: {stream}" for stream in await made.streams() if not _is_read(stream)
+        ]
+
+    async def _within(self, what: str, condition: Any) -> None:
+        try:
+            await eventually(condition, timeout_s=READ_S, what=what)
+        except AssertionError as late:
+            self.report.failures.append(f"{self._when()}: {late}")
+
+    async def _losses(self, made: Scene) -> None:
+        """Counters of what must never happen, of the processes that live now."""
+        asked = [(name, made.urls[name], _MUST_STAY_0["worker"]) for name in WORKERS]
+        asked.append(("memory", made.memory_admin, _MUST_STAY_0["memory"]))
+        for name, url, counters in asked:
+            values = dict(
+                line.rsplit(" ", 1)
+                for line in (await made.metrics(url)).splitlines()
+                if line.startswith(counters)
+            )
+            assert len(values) == len(counters), f"{name} counts only {values}"
+            self.report.failures += [
+                f"{self._when()}: {name}: {counter} is {value}"
+                for counter, value in values.items()
+                if float(value)
+            ]
+
+    def _note_resources(self, made: Scene) -> None:
+        resources = self.report.resources
+        for name, pid in made.pids().items():
+            resources.note(name, pid, **_usage(pid))
+        tasks, threads = len(asyncio.all_tasks()), threading.active_count()
+        resources.note("supervisor", os.getpid(), tasks=tasks, python_threads=threads)
+
+    async def _judge(self, made: Scene) -> None:
+        """What the memory holds in the end, against what was seen."""
+        report, oracle = self.report, self._oracle
+        held = await made.held(oracle.sessions)
+        notices = await made.notices()
+        report.turns_seen = sum(turn.answer is not None for turn in oracle.turns.values())
+        report.turns_held = len(held)
+        report.turns_archived = sum(turn.is_archived for turn in held)
+        report.notices = len(notices)
+        report.failures += oracle.false(held) + oracle.repeated(held) + oracle.disordered(held)
+        report.failures += told_twice(notices) + untold(held, notices)
+        report.failures += [f"lost: {turn}" for turn in oracle.missing(held)]
+        if waiting := await made.acknowledge_all():
+            report.failures.append(f"the outbox holds {waiting} notices that cannot be taken")
+
+    def _when(self) -> str:
+        return f"round {self.report.rounds}"
+
+
+def _is_read(stream: dict[str, Any]) -> bool:
+    return bool(stream["state"] == "live" and stream["received"] == stream["applied"])
+
+
+def _usage(pid: int) -> dict[str, int]:
+    process = Path(f"/proc/{pid}")
+    return {
+        "rss": int((process / "statm").read_text().split()[1]) * _PAGE_BYTES,
+        "fds": len(list((process / "fd").iterdir())),
+        "threads": len(list((process / "task").iterdir())),
+    }
