@@ -35,6 +35,7 @@ class ZmqForeignSource:
         self, live: str, replay: str = "", *, topic: str = "", answer_timeout_s: float = 2.0
     ) -> None:
         """Raises TransportError where an address cannot be connected to."""
+        self._live_endpoint = live
         self._replay_endpoint = replay
         self._answer_timeout_s = answer_timeout_s
         self._context = zmq.asyncio.Context()
@@ -69,7 +70,10 @@ class ZmqForeignSource:
         ready = dict(await self._poller.poll(round(max(0.0, timeout_s) * 1000)))
         if self._monitor in ready:
             event = parse_monitor_message(await self._monitor.recv_multipart())["event"]
-            return Disconnected() if event == zmq.EVENT_DISCONNECTED else Connected()
+            if event != zmq.EVENT_DISCONNECTED:
+                return Connected()
+            self._renew()
+            return Disconnected()
         if self._live in ready:
             match await self._live.recv_multipart():
                 case [_, seq, payload] if len(seq) == 8:
@@ -100,6 +104,11 @@ class ZmqForeignSource:
     async def close(self) -> None:
         """Disconnect at once."""
         self._context.destroy(linger=0)
+
+    def _renew(self) -> None:
+        """Connect anew: libzmq does not, where a message was larger than the limit."""
+        self._live.disconnect(self._live_endpoint)
+        _connect(self._live, self._live_endpoint)
 
     async def _answer(self, asking: zmq.asyncio.Socket) -> list[bytes]:
         try:
