@@ -50,8 +50,9 @@ class Soak:
 
     async def run(self, seconds: float, note: Callable[[Report], None] = lambda _: None) -> Report:
         """Go on for about so long; what is known so far is noted after each round."""
-        report, began = self.report, time.monotonic()
+        report = self.report
         async with scene(self._directory) as made:
+            began = time.monotonic()
             clients = Clients(made.http, made.urls["gateway"], MODEL_NAME, self._oracle)
             talking = [
                 asyncio.create_task(clients.talk(f"client-{n}", f"{report.seed}-{n}"))
@@ -69,7 +70,6 @@ class Soak:
                 await asyncio.gather(*talking, return_exceptions=True)
             await self._judge(made)
         report.failures.extend(report.resources.grown())
-        report.seconds = time.monotonic() - began
         return report
 
     async def _round(self, made: Scene, clients: Clients) -> None:
