@@ -22,6 +22,7 @@ from shepherd_memory.archive.postgres import PostgresArchives
 from shepherd_memory.archive.postgres_index import PostgresIndex
 from shepherd_memory.archive.postgres_migrations import prepare
 from shepherd_memory.archive.postgres_pool import PostgresOptions, PostgresPool
+from shepherd_memory.archive.postgres_size import tables_of
 from shepherd_memory.archive.protocol import Archives
 from shepherd_memory.index_store import IndexStore
 from shepherd_memory.stream_state import StreamState
@@ -62,13 +63,20 @@ def sqlite() -> Iterator[OpenStores]:
 @contextmanager
 def postgres(url: str) -> Iterator[OpenStores]:
     """Tables in a schema that is dropped afterwards."""
+    with postgres_pool(url) as (_, pool):
+        state = PostgresIndex(pool, lambda _: None)
+        yield OpenStores(PostgresArchives(pool), state, lambda: sum(tables_of(pool).values()))
+
+
+@contextmanager
+def postgres_pool(url: str) -> Iterator[tuple[PostgresOptions, PostgresPool]]:
+    """Where the tables are, for whoever opens the archives differently."""
     options = PostgresOptions(url=url, schema=_SCHEMA, statement_timeout_s=600)
     _drop(url)
     prepare(options)
     pool = PostgresPool(options)
     try:
-        state = PostgresIndex(pool, lambda _: None)
-        yield OpenStores(PostgresArchives(pool), state, lambda: _size(url))
+        yield options, pool
     finally:
         pool.close()
         _drop(url)
@@ -79,14 +87,3 @@ def _drop(url: str) -> None:
         connection.execute(
             sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(_SCHEMA))
         )
-
-
-def _size(url: str) -> int:
-    with psycopg.connect(url) as connection:
-        row = connection.execute(
-            """SELECT sum(pg_total_relation_size(oid)) FROM pg_class
-            WHERE relnamespace = %s::regnamespace AND relkind = 'r'""",
-            (_SCHEMA,),
-        ).fetchone()
-    assert row is not None
-    return int(row[0])

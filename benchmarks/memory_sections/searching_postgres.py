@@ -1,9 +1,7 @@
 """Searches of one tenant in PostgreSQL beside the same turns in SQLite, 10^4 and 10^5 turns.
 
-Needs a role without SUPERUSER that may make a schema, which is dropped afterwards:
-
-    SHEPHERD_BENCH_POSTGRES=postgresql://role@localhost/database \
-        python -m benchmarks.memory --section searching_postgres
+Needs a PostgreSQL, see `memory_stores.py`.  SHEPHERD_BENCH_TURNS=1000000 adds 10^6 turns, which take
+some ten minutes to load.
 """
 
 from __future__ import annotations
@@ -11,21 +9,14 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
-import psycopg
-from psycopg import sql
 
 from benchmarks.figure import Figure, compare
+from benchmarks.memory_stores import OpenStores, postgres, sqlite
 from benchmarks.memory_turns import archive_all, spoken, word_of
-from shepherd_memory.archive.files import SqliteArchives
-from shepherd_memory.archive.postgres import PostgresArchives
-from shepherd_memory.archive.postgres_migrations import prepare
-from shepherd_memory.archive.postgres_pool import PostgresOptions, PostgresPool
 from shepherd_memory.archive.protocol import Archive
 from shepherd_memory.search import Question, Searcher
 
@@ -33,36 +24,32 @@ SIZES = (10_000, 100_000)
 QUERIES = 50
 WORDS_PER_QUERY = 6
 BATCH = 500
-_SCHEMA = "shepherd_benchmark"
 
 
 def figures(rounds: int) -> list[Figure]:
-    """p50 and p95 in milliseconds, and turns archived a second; none where no server is named."""
+    """Turns archived a second, p50 and p95 in milliseconds, bytes a turn; none without a server."""
     url = os.environ.get("SHEPHERD_BENCH_POSTGRES", "")
     if not url:
         print("  left out: SHEPHERD_BENCH_POSTGRES names no server", flush=True)
         return []
-    options = PostgresOptions(url=url, schema=_SCHEMA, statement_timeout_s=600)
-    prepare(options)
-    pool = PostgresPool(options)
-    try:
-        with TemporaryDirectory() as directory:
-            return _compared(PostgresArchives(pool), SqliteArchives(Path(directory)), rounds)
-    finally:
-        pool.close()
-        with psycopg.connect(url) as connection:
-            connection.execute(sql.SQL("DROP SCHEMA {} CASCADE").format(sql.Identifier(_SCHEMA)))
+    largest = int(os.environ.get("SHEPHERD_BENCH_TURNS", "0"))
+    sizes = (*SIZES, largest) if largest > max(SIZES) else SIZES
+    with postgres(url) as ours, sqlite() as peers:
+        return _compared((ours, peers), sizes, rounds)
 
 
-def _compared(ours: PostgresArchives, peers: SqliteArchives, rounds: int) -> list[Figure]:
-    stores: tuple[Archive, Archive] = (ours.of("t"), peers.of("t"))
-    turns, loaded, rows = spoken(max(SIZES)), 0, list[Figure]()
-    for size in SIZES:
+def _compared(
+    opened: tuple[OpenStores, OpenStores], sizes: Sequence[int], rounds: int
+) -> list[Figure]:
+    archives = opened[0].archives.of("t"), opened[1].archives.of("t")
+    turns, loaded, rows = spoken(max(sizes)), 0, list[Figure]()
+    for size in sizes:
         rates: tuple[list[float], list[float]] = ([], [])
         while loaded < size:
             some = list(islice(turns, BATCH))
-            for store, rate in zip(stores, rates, strict=True):
-                rate.append(len(some) / _seconds(lambda: archive_all(store, some, batch=BATCH)))  # noqa: B023  called at once
+            for archive, rate in zip(archives, rates, strict=True):
+                seconds = _seconds(lambda: archive_all(archive, some, batch=BATCH))  # noqa: B023  called at once
+                rate.append(len(some) / seconds)
             loaded += len(some)
         rows.append(
             compare(
@@ -72,16 +59,25 @@ def _compared(ours: PostgresArchives, peers: SqliteArchives, rounds: int) -> lis
                 unit="turns/s",
             )
         )
-        rows += _searched(size, stores, rounds)
-    peers.close()
+        rows += _searched(size, archives, rounds)
+        bytes_each = [[store.size_bytes() / size] for store in opened]
+        rows.append(
+            compare(
+                f"bytes a turn of {size:,}",
+                *bytes_each,
+                peer_name="SQLite",
+                unit="bytes",
+                less_is_better=True,
+            )
+        )
     return rows
 
 
-def _searched(size: int, stores: tuple[Archive, Archive], rounds: int) -> list[Figure]:
+def _searched(size: int, archives: tuple[Archive, Archive], rounds: int) -> list[Figure]:
     """Both in turns, each once before its time is taken."""
     searchers = Searcher(), Searcher()
-    for store, searcher in zip(stores, searchers, strict=True):
-        searcher.search(store, Question("w1", 10))
+    for archive, searcher in zip(archives, searchers, strict=True):
+        searcher.search(archive, Question("w1", 10))
     taken: dict[int, tuple[list[float], list[float]]] = {50: ([], []), 95: ([], [])}
     for seed in range(rounds):
         chance = random.Random(seed)  # noqa: S311  not for secrets
@@ -89,8 +85,8 @@ def _searched(size: int, stores: tuple[Archive, Archive], rounds: int) -> list[F
             Question(" ".join(word_of(chance) for _ in range(WORDS_PER_QUERY)), 10)
             for _ in range(QUERIES)
         ]
-        for place, (store, searcher) in enumerate(zip(stores, searchers, strict=True)):
-            times = [_seconds(lambda: searcher.search(store, each)) for each in queries]  # noqa: B023  called at once
+        for place, (archive, searcher) in enumerate(zip(archives, searchers, strict=True)):
+            times = [_seconds(lambda: searcher.search(archive, each)) for each in queries]  # noqa: B023  called at once
             for percentile, both in taken.items():
                 both[place].append(1e3 * float(np.percentile(times, percentile)))
     return [

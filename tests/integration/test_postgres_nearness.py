@@ -149,10 +149,11 @@ def test_the_index_is_used_and_shows_one_tenant_its_own(
     fill(archives, "t", MANY)
     number = archives.of("t").number
     statement = sql.SQL("EXPLAIN {}").format(nearness.nearest_first(10))
-    values = {"tenant": number, "model": MODEL, "query": [1.0] * DIMENSIONS}
+    query = [1.0] * DIMENSIONS
+    values = {"tenant": number, "model": MODEL, "query": query}
 
     with pool.transaction(number) as connection:
-        connection.execute("SET LOCAL enable_sort = off")
+        nearness.candidates(connection, number, query, 10)
         plan = "\n".join(row["QUERY PLAN"] for row in connection.execute(statement, values))
         assert f"Index Scan using {nearness.index_name(0)[:-1]}" in plan
     with pool.transaction(archives.of("u").number) as connection:

@@ -42,6 +42,8 @@ _MAX_SCANNED = 200_000
 """Vectors of other tenants, and of this, that a search passes by at most."""
 _FARTHEST = 20
 """They say how far vectors lie apart."""
+_MAX_EF = 1000
+"""Candidates that a search of the graph may keep, pgvector's limit; twice what is asked for is enough."""
 _LOCK = 0x5348_4E45  # "SHNE"
 
 _SIZE = """SELECT last_vectors, EXISTS (SELECT 1 FROM vectors
@@ -49,7 +51,9 @@ _SIZE = """SELECT last_vectors, EXISTS (SELECT 1 FROM vectors
     FROM tenants WHERE tenant = %(tenant)s"""
 _SETTINGS = f"""SELECT set_config('hnsw.iterative_scan', 'strict_order', true),
     set_config('hnsw.ef_search', %(ef)s::text, true),
-    set_config('hnsw.max_scan_tuples', '{_MAX_SCANNED}', true)"""
+    set_config('hnsw.max_scan_tuples', '{_MAX_SCANNED}', true),
+    set_config('enable_sort', 'off', true)"""
+"""The order is the index's, whatever statistics there are yet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ class PostgresNearness:
         size = connection.execute(_SIZE, values).fetchone()
         if size is None or size["last_vectors"] < self.exact_below or size["is_unfilled"]:
             return None
-        connection.execute(_SETTINGS, {"ef": min(limit, 1000)})
+        connection.execute(_SETTINGS, {"ef": min(2 * limit, _MAX_EF)})
         near = connection.execute(self.nearest_first(limit), values | {"query": list(query)})
         far = connection.execute(
             self.nearest_first(_FARTHEST), values | {"query": [-each for each in query]}
