@@ -82,11 +82,18 @@ class _Seen:
         varying = [each[len(head) : len(each) - len(tail)] for each in (self.one, self.other)]
         is_bounded = first_mark(head) >= 0 or max(map(len, varying)) <= _LONGEST_ID
         has_hole = all(each and first_mark(each) < 0 for each in varying)
-        if not has_hole or not is_bounded or first_mark(tail) < 0 or _says_nothing((head,)):
+        is_seen = first_mark(tail) >= 0 or self._is_quoted(head, tail, varying)
+        if not has_hole or not is_bounded or not is_seen or _says_nothing((head,)):
             return self.ending()
         if max(map(len, varying)) > _LONGEST_ID:
             return (up_to_last_mark(head), tail[first_mark(tail) :])
         return (head, tail)
+
+    @staticmethod
+    def _is_quoted(head: bytes, tail: bytes, varying: list[bytes]) -> bool:
+        """Whether a short id stands in quotation marks between an added token and a text."""
+        is_short = max(map(len, varying)) <= _LONGEST_ID
+        return is_short and first_mark(head) >= 0 and head[-1:] == tail[:1] == b'"'
 
     def ending(self) -> Literal | None:
         """The literal; where it varies, what follows the variation from an added token on."""

@@ -44,10 +44,12 @@ _SHAPES = (
     "user assistant tool assistant",
     "user assistant tool tool assistant",
     "user assistant tool user",
+    "user assistant tool assistant user",
     "user reasoning assistant",
     "user reasoning assistant user assistant",
     "user call tool",
     "user call tool assistant",
+    "user call tool assistant user",
     "user call tool reasoning assistant",
     "user reasoning call tool",
 )
