@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -48,6 +49,7 @@ async def _run(config: MemoryConfig) -> None:
     )
 
     configure_logging()
+    gc.freeze()  # what is imported stays: looking through it would hold answers up
     config.after_dynamo()
     directory = DynamoDirectory(
         namespace=config.namespace,

@@ -114,19 +114,19 @@ _Bearer = Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)]
 _Key = Annotated[str | None, Security(_KEY)]
 
 
-def _reader(request: Request, _: _Bearer, __: _Key) -> Caller:
+async def _reader(request: Request, _: _Bearer, __: _Key) -> Caller:
     return _admitted(request, Right.READ)
 
 
-def _writer(request: Request, _: _Bearer, __: _Key) -> Caller:
+async def _writer(request: Request, _: _Bearer, __: _Key) -> Caller:
     return _admitted(request, Right.WRITE)
 
 
-def _administrator(request: Request, _: _Bearer, __: _Key) -> Caller:
+async def _administrator(request: Request, _: _Bearer, __: _Key) -> Caller:
     return _admitted(request, Right.ADMIN)
 
 
-def _operator(request: Request, _: _Bearer, __: _Key) -> Identity:
+async def _operator(request: Request, _: _Bearer, __: _Key) -> Identity:
     identity = gate_of(request).admit_operator(request)
     _refuse_unknown_parameters(request)
     return identity
