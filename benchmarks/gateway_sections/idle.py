@@ -36,7 +36,10 @@ async def _figures(rounds: int) -> list[Figure]:
     _, allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, allowed))
     clients = min(CLIENTS, allowed - SPARE_FILES)
-    ours, theirs, crowded, alone = [], [], [], []
+    ours: list[float] = []
+    theirs: list[float] = []
+    crowded: list[float] = []
+    alone: list[float] = []
     for number in range(rounds):
         async with running("--engine", "fake") as system:
             for service, sizes in ((system.gateway, ours), (system.frontend, theirs)):

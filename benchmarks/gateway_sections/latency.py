@@ -25,6 +25,7 @@ REQUESTS_EACH = 3
 REQUESTS = CONCURRENT * REQUESTS_EACH
 PAUSE_S = 1.0
 TOKENS = 16
+IN_TURN = 20
 GOAL_P50_MS = 2.0
 GOAL_P99_MS = 10.0
 QUESTION = [{"role": "user", "content": "Say something, whatever it is."}]
@@ -59,6 +60,7 @@ def figures(rounds: int) -> list[Figure]:
 
 async def _figures(rounds: int) -> list[Figure]:
     taken: dict[str, list[Load]] = defaultdict(list)
+    alone: dict[str, list[float]] = defaultdict(list)
     async with running("--engine", "fake") as system:
         tools = await offered_tools(system)
         same = {"tools": tools, "stream_options": {"include_usage": True}}
@@ -70,9 +72,11 @@ async def _figures(rounds: int) -> list[Figure]:
         for number in range(-1, rounds):
             for name, service, more in ways:
                 load = await _load(system, service, f"{name}-{number}".replace(" ", "-"), more)
-                if number >= 0:  # the first one warms up
-                    taken[name].append(load)
-    return [*_waited(taken), *_spent(taken)]
+                if number < 0:
+                    continue  # the first one warms up
+                taken[name].append(load)
+                alone[name].append(await _in_turn(system, service, f"alone-{name}-{number}", more))
+    return [*_waited(taken), *_spent(taken), _one_client(alone)]
 
 
 async def _load(system: System, service: Service, name: str, more: dict[str, Any]) -> Load:
@@ -98,6 +102,33 @@ async def _load(system: System, service: Service, name: str, more: dict[str, Any
     return Load(
         [each for some in answers for each in some],
         *(each * 1000 / REQUESTS for each in spent),
+    )
+
+
+async def _in_turn(system: System, service: Service, name: str, more: dict[str, Any]) -> float:
+    """Milliseconds to the first token, median, of a client that asks again at once."""
+    return statistics.median(
+        [
+            (
+                await ask(
+                    *(system, service, QUESTION, f"{name}-{number}".replace(" ", "-")),
+                    max_tokens=TOKENS,
+                    ignore_eos=True,
+                    **more,
+                )
+            ).ttft_s
+            * 1000
+            for number in range(IN_TURN)
+        ]
+    )
+
+
+def _one_client(alone: dict[str, list[float]]) -> Figure:
+    return compare(
+        *("TTFT p50, one client at once again", alone["through"], alone["direct"]),
+        peer_name="direct",
+        unit="ms",
+        less_is_better=True,
     )
 
 
