@@ -8,6 +8,9 @@ from dataclasses import replace
 from archive_samples import a_notice, a_turn, keep
 from shepherd_memory.archive.protocol import Archives
 from shepherd_memory.archive.records import NoticeState, SessionSummary
+from shepherd_memory.archive.summary import erase_with_summaries, summary_of
+from shepherd_memory.search import search
+from shepherd_memory.turns import Said
 
 
 def test_the_sessions_in_which_something_was_said_last_come_first(archives: Archives) -> None:
@@ -68,3 +71,34 @@ def test_a_turn_that_was_erased_was_never_recalled(archives: Archives) -> None:
     archive.erase_session("s", 60)
 
     assert archive.recalled_unix_ns([turn.archive_id]) == {}
+
+
+def test_a_summary_stands_before_all_turns_and_goes_with_any_of_them(archives: Archives) -> None:
+    turns = [a_turn(number) for number in (1, 2)]
+    summary = summary_of("t", turns, "They spoke of a walrus.")
+    keep(archives, *turns, summary, archived=True)
+    archive = archives.of("t")
+
+    everything = archive.turns("s", after=-1, limit=9)
+
+    assert [turn.ordinal for turn in everything] == [0, 1, 2]
+    assert everything[0].messages == (Said("summary", "They spoke of a walrus."),)
+    assert [turn.ordinal for turn in archive.turns("s", after=0, limit=9)] == [1, 2]
+    with archive.writing() as writer:
+        assert writer.newest("s") == turns[1].archive_id
+    assert search(archive, "walrus", 9)[0].turn == everything[0]
+    assert erase_with_summaries(archive, turns[0].archive_id, 9).turns == 2
+    assert [turn.ordinal for turn in archive.turns("s", after=-1, limit=9)] == [2]
+
+
+def test_a_summary_can_be_erased_alone(archives: Archives) -> None:
+    turns = [a_turn(number) for number in (1, 2, 3, 4)]
+    summaries = [summary_of("t", turns[:2], "walrus"), summary_of("t", turns[2:], "seal")]
+    keep(archives, *turns, *summaries, archived=True)
+
+    erased = erase_with_summaries(archives.of("t"), summaries[0].archive_id, 9)
+
+    assert erased.turns == 1
+    left = archives.of("t").turns("s", after=-1, limit=9)
+    assert [turn.ordinal for turn in left] == [0, 1, 2, 3, 4]
+    assert left[0].archive_id == summaries[1].archive_id

@@ -37,8 +37,8 @@ def erase_with_summaries(archive: Archive, archive_id: str, now_unix_ns: int) ->
     with archive.writing() as writer:
         turn = writer.turn(archive_id)
     erased = Erased()
-    if turn is not None:
+    if turn is not None and turn.ordinal:
         for each in archive.turns(turn.session, after=-1, limit=1):
-            if each.messages and each.messages[0].role == ROLE and each != turn:
+            if each.messages and each.messages[0].role == ROLE:
                 erased += archive.erase_turn(each.archive_id, now_unix_ns)
     return erased + archive.erase_turn(archive_id, now_unix_ns)
