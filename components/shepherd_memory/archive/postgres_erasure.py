@@ -13,7 +13,7 @@ from shepherd_memory.archive.postgres_schema import TENANT_TABLES
 from shepherd_memory.archive.records import Erased, Quota
 from shepherd_memory.archive.sqlite_erasure import session_name
 
-_BURY = """INSERT INTO tombstones VALUES (%s, %s, %s, %s)
+_BURY = """INSERT INTO tombstones SELECT %s, %s, name, %s FROM unnest(%s::bytea[]) AS dead (name)
     ON CONFLICT (tenant, scope, name) DO UPDATE SET erased_unix_ns = excluded.erased_unix_ns"""
 
 _BEYOND = """SELECT archive_id FROM (
@@ -45,8 +45,7 @@ def remove_turns(connection: Connection, tenant: int, archive_ids: Sequence[str]
 
 def bury(connection: Connection, tenant: int, archive_ids: Sequence[str], now_unix_ns: int) -> None:
     """Leave a tombstone for each of the turns."""
-    for archive_id in archive_ids:
-        connection.execute(_BURY, (tenant, "turn", archive_id, now_unix_ns))
+    connection.execute(_BURY, (tenant, "turn", now_unix_ns, list(set(archive_ids))))
 
 
 def erase_session(connection: Connection, tenant: int, session: str, now_unix_ns: int) -> Erased:
@@ -56,7 +55,7 @@ def erase_session(connection: Connection, tenant: int, session: str, now_unix_ns
     ).fetchall()
     doomed = [text_of(row["archive_id"]) for row in rows]
     bury(connection, tenant, doomed, now_unix_ns)
-    connection.execute(_BURY, (tenant, "session", session_name(session), now_unix_ns))
+    connection.execute(_BURY, (tenant, "session", now_unix_ns, [session_name(session)]))
     erased = remove_turns(connection, tenant, doomed)
     of_session = "DELETE FROM {} WHERE tenant = %s AND session = %s"
     return erased + Erased(
@@ -71,7 +70,7 @@ def erase_all(connection: Connection, tenant: int, now_unix_ns: int) -> Erased:
         table: deleted(connection, f"DELETE FROM {table} WHERE tenant = %s", tenant)  # noqa: S608  constants only
         for table in TENANT_TABLES
     }
-    connection.execute(_BURY, (tenant, "tenant", "", now_unix_ns))
+    connection.execute(_BURY, (tenant, "tenant", now_unix_ns, [""]))
     _tell_readers(connection, tenant)
     return Erased(
         **{kind: gone[kind] for kind in ("turns", "vectors", "notices", "facts", "dead_letters")}
