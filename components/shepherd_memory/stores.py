@@ -121,10 +121,10 @@ def _postgres_archives(
     try:
         nearness = prepare_nearness(owner, embedder.name, embedder.dimensions)
         archives = PostgresArchives(pool, fence=lease.fence, nearness=nearness)
-        if nearness is not None:
-            filled = archives.fill_nearness()
-            index_vectors(owner, nearness)
+        filled = archives.fill_nearness()
+        if nearness is not None and index_vectors(owner, nearness):
             log.info("pgvector finds the nearest vectors; %d were put again for it", filled)
+            return archives
     except StoreUnavailableError as error:
         raise ConnectionError(str(error)) from error
-    return archives
+    return PostgresArchives(pool, fence=lease.fence)

@@ -247,9 +247,17 @@ def test_a_database_without_the_extension_is_used_as_it_is(
     assert prepare_nearness(plain, MODEL, DIMENSIONS) is None
 
 
-def test_without_the_right_to_change_the_tables_it_is_done_without(
+def test_without_the_right_to_change_the_tables_what_the_owner_made_is_used(
     options: PostgresOptions, owner: PostgresOptions
 ) -> None:
     assert prepare_nearness(options, MODEL, DIMENSIONS) is None
+    assert index_vectors(owner, prepared(owner))
+
+    nearness = prepared(options)
+    assert index_vectors(options, nearness)
+    assert not index_vectors(options, prepared(options, "other"))
+
+
+def test_too_many_dimensions_are_compared_one_by_one(owner: PostgresOptions) -> None:
     assert prepare_nearness(owner, MODEL, 4001) is None
     assert prepare_nearness(owner, MODEL, 4000) is not None

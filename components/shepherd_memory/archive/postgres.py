@@ -62,6 +62,8 @@ class PostgresArchives:
 
     def fill_nearness(self) -> int:
         """Put vectors again that were written without `nearness`; returns how many."""
+        if self._nearness is None:
+            return 0
         return sum(self.of(tenant).fill_nearness() for tenant in self.tenants())
 
     def close(self) -> None:

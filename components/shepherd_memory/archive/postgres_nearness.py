@@ -44,6 +44,7 @@ _FARTHEST = 20
 """They say how far vectors lie apart."""
 _MAX_EF = 1000
 """Candidates that a search of the graph may keep, pgvector's limit; twice what is asked for is enough."""
+_NO_RIGHT = "pgvector is not used: name the owner's URL in --archive-owner-url-file"
 _LOCK = 0x5348_4E45  # "SHNE"
 
 _SIZE = """SELECT last_vectors, EXISTS (SELECT 1 FROM vectors
@@ -111,13 +112,15 @@ class PostgresNearness:
     def make_index(self, connection: psycopg.Connection[DictRow]) -> None:
         """Index every partition, and drop the indexes of other models; as the owner."""
         mine = [self.index_name(part) for part in range(NUM_PARTITIONS)]
-        others = connection.execute(
+        rows = connection.execute(
             """SELECT indexname FROM pg_indexes WHERE schemaname = current_schema()
-            AND indexname LIKE 'near\\_%%' AND NOT indexname = ANY(%s)""",
-            (mine,),
+            AND indexname LIKE 'near\\_%'"""
         )
-        for row in others.fetchall():
-            connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(row["indexname"])))
+        there = {row["indexname"] for row in rows}
+        if there == set(mine):
+            return
+        for name in there.difference(mine):
+            connection.execute(sql.SQL("DROP INDEX {}").format(sql.Identifier(name)))
         for part, name in enumerate(mine):
             connection.execute(
                 sql.SQL(
@@ -189,15 +192,22 @@ def prepare_nearness(
         return nearness if _has_column(connection, owner.schema, nearness) else None
 
 
-def index_vectors(owner: PostgresOptions, nearness: PostgresNearness) -> None:
-    """Make the index; what is written already is indexed at once, which takes minutes a million.
+def index_vectors(owner: PostgresOptions, nearness: PostgresNearness) -> bool:
+    """Make the index, unless it is there; what is written already takes minutes a million.
+
+    Returns False where the role has not the right to.
 
     Raises:
         StoreUnavailableError: the server cannot be used.
     """
     with available(owner.name), connected(owner) as connection:
         _begin(connection, owner.schema)
-        nearness.make_index(connection)
+        try:
+            nearness.make_index(connection)
+        except psycopg.errors.InsufficientPrivilege:
+            log.warning(_NO_RIGHT)
+            return False
+    return True
 
 
 def _has_column(
@@ -205,17 +215,21 @@ def _has_column(
 ) -> bool:
     """Whether there is the column now: the owner makes it."""
     _begin(connection, schema)
+    known = connection.execute(
+        """SELECT 1 FROM pg_attribute WHERE attrelid = 'vectors'::regclass AND attname = 'near'
+        AND NOT attisdropped"""
+    ).fetchone()
+    if known is not None:
+        return True
     halfvec = sql.Identifier(nearness.namespace, "halfvec")
-    column = sql.SQL("ALTER TABLE vectors ADD COLUMN IF NOT EXISTS near {}").format(halfvec)
     try:
         with connection.transaction():
-            connection.execute(column)
+            connection.execute(sql.SQL("ALTER TABLE vectors ADD COLUMN near {}").format(halfvec))
             connection.execute(
-                """CREATE INDEX IF NOT EXISTS vectors_unfilled ON vectors (tenant, model)
-                WHERE near IS NULL"""
+                "CREATE INDEX vectors_unfilled ON vectors (tenant, model) WHERE near IS NULL"
             )
     except psycopg.errors.InsufficientPrivilege:
-        log.warning("pgvector is not used: name the owner's URL in --archive-owner-url-file")
+        log.warning(_NO_RIGHT)
         return False
     return True
 
