@@ -102,7 +102,7 @@ class _Engine:
         return sorted(took)
 
     def _store(self) -> BlocksStored:
-        hashes = array("Q", (self._random.getrandbits(64) | 1 for _ in range(RUN_BLOCKS)))
+        hashes = array("Q", (self._random.getrandbits(64) or 1 for _ in range(RUN_BLOCKS)))
         self._held.append(hashes)
         return BlocksStored(hashes, None, self._tokens, 0)
 
@@ -115,7 +115,7 @@ def _holding_still(rounds: int) -> tuple[list[float], list[float]]:
     random = Random(4)  # noqa: S311 - a workload, no secret
     residents, table = ResidentSet(), dict[int, tuple[BlocksStored, int]]()
     for _ in range(BLOCKS // RUN_BLOCKS):
-        hashes = array("Q", (random.getrandbits(64) | 1 for _ in range(RUN_BLOCKS)))
+        hashes = array("Q", (random.getrandbits(64) or 1 for _ in range(RUN_BLOCKS)))
         run = BlocksStored(hashes, None, array("I"), 0)
         residents.apply(run)
         table.update(zip(hashes, ((run, index) for index in range(RUN_BLOCKS)), strict=True))

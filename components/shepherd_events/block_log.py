@@ -1,6 +1,6 @@
 """The blocks of one tier and group, in the order in which they were stored.
 
-    places     hash -> segment number << 32 | offset
+    places     hash -> segment number << 32 | offset (`block_places.py`)
     segment    live  1 1 1 0 1 1 0 ...     one byte per block that was ever stored in it
                runs  |E1   |E2 |E3 ...     the events, each at the offset of its first block
 
@@ -19,11 +19,12 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import compress, islice, repeat
+from itertools import compress, islice
 from typing import NamedTuple
 
 import numpy as np
 
+from shepherd_events.block_places import NOWHERE, BlockPlaces
 from shepherd_events.block_runs import RunPart, parent_of
 from shepherd_events.events import BlockHash, BlocksStored
 
@@ -32,7 +33,6 @@ _SEGMENT_BLOCKS = 4096
 
 _OFFSET_BITS = 32
 _OFFSET_MASK = (1 << _OFFSET_BITS) - 1
-_NOWHERE = -1
 _UNFOLDED_HASHES = 4096
 _PARTS_BETWEEN_BREATHS = 256
 
@@ -64,9 +64,11 @@ class _Segment:
 class BlockLog:
     """See the module's docstring."""
 
-    def __init__(self, segment_blocks: int = _SEGMENT_BLOCKS) -> None:
+    def __init__(
+        self, segment_blocks: int = _SEGMENT_BLOCKS, places: BlockPlaces | None = None
+    ) -> None:
         self._segment_blocks = segment_blocks
-        self._places: dict[int, int] = {}
+        self._places = BlockPlaces() if places is None else places
         self._tail = _Segment()
         self._tail_number = 0
         self._segments = {0: self._tail}
@@ -79,7 +81,7 @@ class BlockLog:
 
     def hashes(self) -> frozenset[int]:
         """Of all blocks."""
-        return frozenset(self._places)
+        return self._places.hashes()
 
     @property
     def xor(self) -> int:
@@ -89,49 +91,31 @@ class BlockLog:
 
     def add(self, run: BlocksStored) -> None:
         """Hold the blocks of a run that are not held already; keeps a reference to it."""
-        tail, places, hashes = self._tail, self._places, run.block_hashes
+        tail, hashes = self._tail, run.block_hashes
         first = len(tail.live)
         if first >= self._segment_blocks:
             tail, first = self._begin_segment(), 0
-        place = begin = self._tail_number << _OFFSET_BITS | first
-        for block_hash in hashes:
-            if block_hash in places:
-                hashes = self._add_rest(run, place - begin)
-                if not hashes:
-                    return
-                break
-            places[block_hash] = place
-            place += 1
-        else:
-            tail.live += b"\1" * len(hashes)
+        place = self._tail_number << _OFFSET_BITS | first
+        count = self._places.put(hashes, place)
+        fresh = b"\1" * count
+        if count < len(hashes):
+            fresh += self._places.put_missing(hashes[count:], place + count)
+            hashes = array("Q", compress(hashes, fresh))
+            if not hashes:
+                return
+            tail.num_gone += len(fresh) - len(hashes)
+        tail.live += fresh
         tail.runs.append(run)
         tail.firsts.append(first)
         self._unfolded.extend(hashes)
 
-    def _add_rest(self, run: BlocksStored, num_fresh: int) -> array[int]:
-        """Find places for the blocks of a run from `num_fresh` on, some of which are held.
-
-        Returns the hashes of all of the run's blocks that were not.
-        """
-        live, places = self._tail.live, self._places
-        place = self._tail_number << _OFFSET_BITS | len(live) + num_fresh
-        fresh = bytearray(b"\1" * num_fresh)
-        for block_hash in run.block_hashes[num_fresh:]:
-            fresh.append(places.setdefault(block_hash, place) == place)
-            place += 1
-        hashes = array("Q", compress(run.block_hashes, fresh))
-        if hashes:
-            live += fresh
-            self._tail.num_gone += len(fresh) - len(hashes)
-        return hashes
-
     def remove(self, hashes: array[int]) -> None:
         """Hold none of these."""
-        places = list(map(self._places.pop, hashes, repeat(_NOWHERE)))
-        first = min(places, default=_NOWHERE)
-        if first == _NOWHERE:
-            hashes = array("Q", compress(hashes, map(_NOWHERE.__ne__, places)))
-            places = [place for place in places if place != _NOWHERE]
+        places = self._places.pop(hashes)
+        first = min(places, default=NOWHERE)
+        if first == NOWHERE:
+            hashes = array("Q", compress(hashes, map(NOWHERE.__ne__, places)))
+            places = [place for place in places if place != NOWHERE]
             if not places:
                 return
             first = min(places)
@@ -147,7 +131,7 @@ class BlockLog:
     def find(self, block_hash: int) -> tuple[BlocksStored, int] | None:
         """The run that brought a block, and the block's index in it."""
         place = self._places.get(block_hash)
-        if place is None:
+        if place == NOWHERE:
             return None
         segment, offset = self._segments[place >> _OFFSET_BITS], place & _OFFSET_MASK
         at = bisect_right(segment.firsts, offset) - 1
@@ -244,7 +228,7 @@ class BlockView:
                 taken[number] = 1
                 chain.append(parts[number])
                 parent = parts.parent(number)
-                number = _NOWHERE if parent is None else holders.pop(parent, _NOWHERE)
+                number = NOWHERE if parent is None else holders.pop(parent, NOWHERE)
             if chain:
                 yield chain[::-1]
 
@@ -287,7 +271,7 @@ class _Parts:
         for number in range(len(self)):
             parent = self.parent(number)
             if parent is not None:
-                holders[parent] = _NOWHERE
+                holders[parent] = NOWHERE
             if number % _PARTS_BETWEEN_BREATHS == 0:
                 breathe()
         for number in range(len(self)):

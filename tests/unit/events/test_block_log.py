@@ -5,12 +5,14 @@ import weakref
 from array import array
 from functools import reduce
 from operator import xor
+from random import Random
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from shepherd_events.block_log import BlockLog, BlockView
+from shepherd_events.block_places import NOWHERE, BlockPlaces
 from shepherd_events.events import BlockHash, BlocksStored
 
 HASHES = st.integers(1, 40)
@@ -30,7 +32,7 @@ class BlockLogMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.log = BlockLog(segment_blocks=6)
+        self.log = BlockLog(segment_blocks=6, places=BlockPlaces(split_at=12))
         self.model: set[int] = set()
         self.views: list[tuple[BlockView, frozenset[int]]] = []
 
@@ -141,3 +143,16 @@ def test_reading_a_view_leaves_the_garbage_collector_nothing_large_to_walk() -> 
 
     assert len(first_chain) == 100
     assert max(map(len, young)) <= 100
+
+
+def test_no_dictionary_of_a_large_table_is_ever_large() -> None:
+    random, places = Random(1), BlockPlaces()
+    hashes = [random.getrandbits(64) for _ in range(100_000)]
+    for start in range(0, len(hashes), 100):
+        assert places.put(array("Q", hashes[start : start + 100]), start) == 100
+
+    assert len(places) == 100_000
+    assert max(map(len, (places._whole, *places._parts))) < 2_000
+    assert places.get(hashes[77_777]) == 77_777
+    assert places.pop(array("Q", [*hashes[5:8], 0])) == [5, 6, 7, NOWHERE]
+    assert places.hashes() == {*hashes[:5], *hashes[8:]}
