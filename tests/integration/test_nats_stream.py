@@ -146,6 +146,30 @@ async def test_an_older_publisher_of_the_same_stream_is_stopped(broker: NatsBrok
         assert {frame.epoch for frame in reader.frames} == {2000}
 
 
+async def test_a_reader_that_was_away_hears_what_an_epoch_said_last_before_the_next(
+    broker: NatsBroker,
+) -> None:
+    first = publisher_at(broker, epoch=1000)
+    first.start()
+    for number in range(300):
+        first.publish_turn(turn(number))
+    await asyncio.to_thread(wait_until, lambda: kept(first) == first.counters.frames)
+    first._transport.close()  # as if killed: no goodbye
+    heir = publisher_at(broker, epoch=2000)
+    heir.start()
+    heir.publish_turn(turn(1000))
+    await asyncio.to_thread(wait_until, lambda: kept(heir) == 2)
+
+    async with subscribe(heir.address, after=Position(1000, 250)) as subscription:
+        reader = Reader(subscription)
+        await reader.read_until(lambda: bool(reader.frames) and reader.frames[-1].epoch == 2000)
+        await reader.read_until(lambda: reader.numbers[-1] == 2)
+        heard = [(frame.epoch, frame.seq) for frame in reader.frames]
+
+    assert heard == [(1000, seq) for seq in range(251, 302)] + [(2000, 1), (2000, 2)]
+    heir.close("done")
+
+
 async def test_row_3_the_log_keeps_epochs_growing_when_the_clock_was_set_back(
     broker: NatsBroker,
 ) -> None:

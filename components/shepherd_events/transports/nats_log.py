@@ -89,6 +89,9 @@ class NatsLog:
     async def replay(self, request: ReplayRequest) -> ReplayReply | None:
         """What the publisher itself would answer; None if the log cannot tell.
 
+        Where a later epoch has begun, who was within an earlier one is given the rest of it
+        first: its publisher is gone, and nobody else remembers what it said last.
+
         Raises:
             nats.errors.Error: the broker does not answer.
         """
@@ -100,13 +103,29 @@ class NatsLog:
             return None
         last = position_of(_frame_id(await self._message(state.last_seq)))
         if last.epoch > request.epoch:
-            return ReplayReply(Status.WRONG_EPOCH, last.epoch)
+            rest = await self._rest_of_epoch(request, state.first_seq, state.last_seq)
+            return rest or ReplayReply(Status.WRONG_EPOCH, last.epoch)
         if last.epoch < request.epoch:
             return None
         wanted = Position(request.epoch, request.from_seq)
         begin = await self._find(wanted, state.first_seq, state.last_seq)
         messages = await self._read(begin, state.last_seq, request.max_bytes)
         return _page(messages, request.from_seq, last)
+
+    async def _rest_of_epoch(
+        self, request: ReplayRequest, first: int, last: int
+    ) -> ReplayReply | None:
+        """What an epoch that is over had to say after a frame of it, where the log has all of that."""
+        if request.from_seq <= 1:
+            return None
+        begin = await self._find(Position(request.epoch, request.from_seq), first, last)
+        stop = await self._find(Position(request.epoch + 1, 0), begin, last)
+        if begin == stop:
+            return None
+        end = position_of(_frame_id(await self._message(stop - 1)))
+        messages = await self._read(begin, stop - 1, request.max_bytes)
+        page = _page(messages, request.from_seq, end)
+        return page if page.status is Status.OK else None
 
     async def _publish(self, due: Due) -> PubAck:
         headers = {_MESSAGE_ID: due.frame.frame_id}

@@ -1,7 +1,8 @@
 """The receiving end over NATS: live by core subscription, the past from whoever has it.
 
-A request goes to the publisher; when nobody answers there, a replay is read from
-JetStream, so that what a dead publisher had said can still be had.  The broker
+A request goes to the publisher; when nobody answers there, or its heir who knows of its
+own epoch alone, a replay is read from JetStream, so that what a dead publisher had said
+can still be had.  The broker
 need not be there yet, and may go and come back.
 """
 
@@ -14,8 +15,8 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from shepherd_events.codec import decode_request, encode_reply
-from shepherd_events.control import ReplayRequest
+from shepherd_events.codec import decode_reply, decode_request, encode_reply
+from shepherd_events.control import ReplayReply, ReplayRequest, Status
 from shepherd_events.errors import CodecError, NoAnswerError, TransportError
 from shepherd_events.events import StreamAddress
 from shepherd_events.transports.credentials import NatsCredentials
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 MAX_WAITING_FRAMES = 1000
 _RETRY_S = 0.5
+_MAX_REFUSAL_BYTES = 4096
+"""Longer replies bring something."""
 
 
 class NatsSubscriberTransport:
@@ -60,11 +63,12 @@ class NatsSubscriberTransport:
             async with asyncio.timeout(timeout_s):
                 client = await asyncio.shield(self._connecting)
                 try:
-                    return await self._ask(client, payload)
+                    reply = await self._ask(client, payload)
+                    return await self._rest_of_epoch(client, payload, reply) or reply
                 except nats.errors.NoRespondersError:
-                    reply = await self._from_log(client, payload)
-                    if reply is not None:
-                        return reply
+                    logged = await self._from_log(client, payload)
+                    if logged is not None:
+                        return logged
         except TimeoutError:
             pass
         except (OSError, ValueError, nats.errors.Error) as error:
@@ -112,6 +116,18 @@ class NatsSubscriberTransport:
                     return reply
         finally:
             await answers.unsubscribe()
+
+    async def _rest_of_epoch(self, client: Client, payload: bytes, reply: bytes) -> bytes | None:
+        """Where the publisher knows nothing of an epoch before its own, what the log has of it."""
+        if len(reply) > _MAX_REFUSAL_BYTES:
+            return None
+        try:
+            answer = decode_reply(reply)
+        except CodecError:
+            return None
+        if not isinstance(answer, ReplayReply) or answer.status is not Status.WRONG_EPOCH:
+            return None
+        return await self._from_log(client, payload)
 
     async def _from_log(self, client: Client, payload: bytes) -> bytes | None:
         try:
