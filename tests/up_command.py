@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from left_processes import left_of
@@ -15,13 +16,17 @@ from shepherd_cli.supervisor.status import FILE_NAME, ProcessStatus, StackStatus
 class Up:
     """A system that was started, and is ended by whoever made it."""
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(self, directory: Path, *options: str, env: Mapping[str, str]) -> None:
         self.build_dir = directory / "build"
         self._log_file = directory / "up.log"
         argv = [sys.executable, "-m", "shepherd_cli", "up", "--build-dir", str(self.build_dir)]
         with self._log_file.open("wb") as log:
             self.process = subprocess.Popen(
-                [*argv, *options], stdout=log, stderr=subprocess.PIPE, text=True
+                [*argv, *options],
+                stdout=log,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=os.environ | dict(env),
             )
 
     def welcome(self) -> list[str]:

@@ -21,6 +21,7 @@ from shepherd_tiny_chat.corpus.small_talk import KNOWLEDGE as QUESTIONS
 from up_command import Up, until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
+WORKERS = ("prefill", "decode")
 QUESTION = "Why is the sky blue?"
 
 
@@ -28,8 +29,8 @@ QUESTION = "Why is the sky blue?"
 def up(tmp_path: Path) -> Iterator[Callable[..., Up]]:
     started: list[Up] = []
 
-    def start(*options: str) -> Up:
-        started.append(Up(tmp_path, *options))
+    def start(*options: str, **env: str) -> Up:
+        started.append(Up(tmp_path, *options, env=env))
         return started[-1]
 
     yield start
@@ -140,3 +141,19 @@ def test_an_isolated_system_is_reached_on_loopback_alone_and_dies_with_its_super
     assert {line["process"] for line in said} >= {"shepherd", "memory", "decode", "gateway"}
     system.process.kill()
     until(lambda: system.left() == [])
+
+
+def test_a_process_that_cannot_run_ends_everything_with_its_last_lines_and_its_code(
+    up: Callable[..., Up],
+) -> None:
+    system = up("--engine", "fake", SHEPHERD_BLOCK_SIZE="many")
+    code, said = system.ended()
+
+    assert code == 2
+    first, *last_lines = said.splitlines()
+    assert first in {f"shepherd up: {name} ended with 2; its last lines:" for name in WORKERS}
+    (last,) = last_lines
+    assert last.startswith(
+        "    shepherd_worker: SHEPHERD_BLOCK_SIZE: 'many' is not valid: expected"
+    )
+    assert system.left() == []

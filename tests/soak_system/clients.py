@@ -37,6 +37,8 @@ class Clients:
     may_talk: asyncio.Event = field(default_factory=asyncio.Event)
     counts: Counter[str] = field(default_factory=Counter)
     num_talking: int = 0
+    is_calm: bool = False
+    """Nothing is broken any more."""
 
     async def talk(self, name: str, seed: str) -> None:
         """One conversation after another, until cancelled."""
@@ -54,7 +56,7 @@ class Clients:
 
     async def _ask(self, chat: Conversation, ordinal: int, text: str) -> bool:
         """Ask until there is an answer; False where the window has no room for one."""
-        turn = self.oracle.asks(chat.session_id, ordinal, text)
+        turn = self.oracle.asks(chat.session_id, ordinal, text, is_calm=self.is_calm)
         self.num_talking += 1
         try:
             while turn.answer is None:

@@ -1,10 +1,11 @@
 """What clients saw, and whether a memory holds just that; without clocks and I/O.
 
 told      a turn that a client saw answered is in the memory, word for word
-true      whatever is in the memory was said: a turn that was asked several times, because
-          attempts failed, may be there as one of those as well
+true      whatever is in the memory was asked, and was answered so; where something is
+          broken, a gateway or a client asks again, and an attempt that nobody saw may
+          be there as well: those are counted, and there are none of calm times
 in order  the turns of a session are numbered in the order in which they were answered
-once      no turn is there twice, unless it was asked again; no archived turn is told of twice
+once      no turn is there twice, but for such attempts; no archived turn is told of twice
 
 A session asks nothing twice by itself, so that its turns are known by their questions.
 """
@@ -26,6 +27,8 @@ class SeenTurn:
     asked: str
     answer: str | None = None
     """None while nobody has answered."""
+    is_calm: bool = False
+    """Nothing was broken meanwhile."""
     broken: list[str] = field(default_factory=list)
     """What came of attempts that failed."""
 
@@ -57,10 +60,10 @@ class Oracle:
         self.turns: dict[tuple[str, str], SeenTurn] = {}
         """By session and question."""
 
-    def asks(self, session: str, ordinal: int, text: str) -> SeenTurn:
+    def asks(self, session: str, ordinal: int, text: str, *, is_calm: bool = False) -> SeenTurn:
         """A client is about to ask; it fills the turn in."""
         assert (session, text) not in self.turns
-        turn = self.turns[session, text] = SeenTurn(session, ordinal, text)
+        turn = self.turns[session, text] = SeenTurn(session, ordinal, text, is_calm=is_calm)
         return turn
 
     @property
@@ -69,12 +72,17 @@ class Oracle:
         return {session for session, _ in self.turns}
 
     def false(self, held: Iterable[HeldTurn]) -> list[str]:
-        """What is held and was not said."""
+        """What is held and was never asked, or, of calm times, not answered so."""
         return [
-            f"not true: {turn} was held, {self._seen(turn)} was seen"
+            f"not true: {turn} was held, {seen} was seen"
             for turn in held
-            if not self._was_said(turn)
+            if (seen := self._seen(turn)) is None or (seen.is_calm and not _is_of(turn, seen))
         ]
+
+    def unseen(self, held: Iterable[HeldTurn]) -> int:
+        """How many attempts are held whose answers no client saw to their ends."""
+        seen = [(turn, self._seen(turn)) for turn in held]
+        return sum(found is not None and not _is_of(turn, found) for turn, found in seen)
 
     def missing(self, held: Iterable[HeldTurn]) -> list[SeenTurn]:
         """What was answered and is not held."""
@@ -88,12 +96,12 @@ class Oracle:
         ]
 
     def repeated(self, held: Iterable[HeldTurn]) -> list[str]:
-        """What is held more than once, though it was asked once."""
-        counts = Counter((turn.session, turn.asked) for turn in held)
+        """What is held more than once in the same words, though it was asked once."""
+        counts = Counter((turn.session, turn.asked, turn.answer) for turn in held)
         return [
-            f"twice: {place} is held {count} times"
-            for place, count in counts.items()
-            if count > 1 and place in self.turns and not self.turns[place].broken
+            f"twice: {session} {asked!r} is held {count} times"
+            for (session, asked, _), count in counts.items()
+            if count > 1 and not ((seen := self.turns.get((session, asked))) and seen.broken)
         ]
 
     def disordered(self, held: Iterable[HeldTurn]) -> list[str]:
@@ -101,7 +109,7 @@ class Oracle:
         numbered: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
         for turn in held:
             seen = self._seen(turn)
-            if seen is not None and not seen.broken:
+            if seen is not None and not seen.broken and _is_of(turn, seen):
                 numbered[turn.session].append((seen.ordinal, turn.ordinal))
         return [
             f"not in order: {session}: asked, held: {sorted(pairs)}"
@@ -112,13 +120,10 @@ class Oracle:
     def _seen(self, turn: HeldTurn) -> SeenTurn | None:
         return self.turns.get((turn.session, turn.asked))
 
-    def _was_said(self, turn: HeldTurn) -> bool:
-        seen = self._seen(turn)
-        if seen is None:
-            return False
-        if seen.answer is not None and turn.answer == _spoken(seen.answer):
-            return True
-        return any(turn.answer.startswith(_spoken(piece)) for piece in seen.broken)
+
+def _is_of(turn: HeldTurn, seen: SeenTurn) -> bool:
+    """Whether a turn has the answer that was seen."""
+    return seen.answer is not None and turn.answer == _spoken(seen.answer)
 
 
 def _spoken(text: str) -> str:

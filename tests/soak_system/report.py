@@ -12,6 +12,8 @@ from soak.resources import Resources
 
 MIN_ROUNDS = 12
 """Of a process whose memory is judged: caches, allocators and frontends fill for some minutes."""
+COUNT_SLACK = 24
+"""Connections come and go with what clients ask at a time."""
 
 
 @dataclass(slots=True)
@@ -31,9 +33,13 @@ class Report:
     turns_seen: int = 0
     turns_held: int = 0
     turns_archived: int = 0
+    turns_unseen: int = 0
+    """Held attempts whose answers no client saw to their ends."""
     notices: int = 0
     failures: list[str] = field(default_factory=list)
-    resources: Resources = field(default_factory=lambda: Resources(min_rounds=MIN_ROUNDS))
+    resources: Resources = field(
+        default_factory=lambda: Resources(min_rounds=MIN_ROUNDS, count_slack=COUNT_SLACK)
+    )
 
     def save(self, path: Path) -> None:
         """As JSON."""
@@ -55,6 +61,7 @@ class Report:
             "turns_seen": self.turns_seen,
             "turns_held": self.turns_held,
             "turns_archived": self.turns_archived,
+            "turns_unseen": self.turns_unseen,
             "notices": self.notices,
             "resources": self.resources.to_json(),
             "failures": self.failures,

@@ -63,6 +63,8 @@ class Soak:
                     await self._round(made, clients)
                     report.seconds = time.monotonic() - began
                     await asyncio.to_thread(note, report)
+                clients.is_calm = True
+                await self._round(made, clients, faults=0)
                 assert not any(task.done() for task in talking), "a client gave up"
             finally:
                 for task in talking:
@@ -72,10 +74,12 @@ class Soak:
         report.failures.extend(report.resources.grown())
         return report
 
-    async def _round(self, made: Scene, clients: Clients) -> None:
-        faults = plan(self._random, RECIPES, round_s=self._round_s, faults=self._faults)
-        changes = [(fault.at_s, True, fault) for fault in faults]
-        changes += [(fault.at_s + fault.for_s, False, fault) for fault in faults]
+    async def _round(self, made: Scene, clients: Clients, faults: int | None = None) -> None:
+        """One round; the last has no faults."""
+        number = self._faults if faults is None else faults
+        planned = plan(self._random, RECIPES, round_s=self._round_s, faults=number)
+        changes = [(fault.at_s, True, fault) for fault in planned]
+        changes += [(fault.at_s + fault.for_s, False, fault) for fault in planned]
         changes.sort(key=lambda change: (change[0], not change[1]))
         clients.may_talk.set()
         began = time.monotonic()
@@ -158,6 +162,7 @@ class Soak:
         report.turns_seen = sum(turn.answer is not None for turn in oracle.turns.values())
         report.turns_held = len(held)
         report.turns_archived = sum(turn.is_archived for turn in held)
+        report.turns_unseen = oracle.unseen(held)
         report.notices = len(notices)
         report.failures += oracle.false(held) + oracle.repeated(held) + oracle.disordered(held)
         report.failures += told_twice(notices) + untold(held, notices)

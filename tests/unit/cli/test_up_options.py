@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,17 @@ def test_check_shows_the_values_and_starts_nothing(
     shown = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["--max-restarts", "7", "flag", "--max-restarts"] in shown
     assert not (tmp_path / "b").exists()
+
+
+def test_two_systems_in_one_directory_are_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "up").mkdir()
+    with (tmp_path / "up" / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        assert run_up(["--build-dir", str(tmp_path)]) == 3
+    assert "is in use by another `shepherd up`: give --build-dir" in capsys.readouterr().err
 
 
 def test_the_status_file_is_read_as_it_was_written(tmp_path: Path) -> None:
