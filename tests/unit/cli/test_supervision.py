@@ -266,6 +266,9 @@ class AnyLife(RuleBasedStateMachine):
 
 def test_whatever_happens_nothing_runs_twice_and_everything_can_be_ended() -> None:
     relaxed = settings(
-        max_examples=80, stateful_step_count=40, suppress_health_check=list(HealthCheck)
+        max_examples=80,
+        stateful_step_count=40,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(AnyLife, settings=relaxed)  # type: ignore[no-untyped-call]
