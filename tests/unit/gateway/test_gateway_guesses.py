@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -142,6 +143,38 @@ async def test_a_refusal_of_the_frontend_does_not_wait_for_the_memory(door: Hous
     door.memory.pause.set()
 
     assert (status, answer["error"]["message"]) == (400, "no")
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_is_archived_meanwhile_each_answer_is_made_of_what_the_memory_holds(
+    door: House, seed: int
+) -> None:
+    chance = random.Random(seed)
+    talk: list[dict[str, Any]] = []
+    live: dict[str, str] = {}
+    """Questions by archive id."""
+    num_notices = 0
+    for number in range(25):
+        question = f"question {number}?"
+        talk.append({"role": "user", "content": question})
+        await chance.choice((door.chat, door.stream))(talk)
+
+        sent = door.frontend.asked[-1]["messages"]
+        assert sum(each.get("name") == "context_eviction" for each in sent) == num_notices
+        asked_for = [each["content"] for each in sent if each["role"] == "user"]
+        assert asked_for == [*live.values(), question]
+
+        said = (("user", question), ("assistant", "Hello there."))
+        talk.append({"role": "assistant", "content": "Hello there."})
+        gone = [each for each in live if chance.random() < 0.2]
+        live[door.memory.hear("s", *said)] = question
+        if gone:
+            door.memory.evict("s", *gone)
+            num_notices += 1
+            live = {name: text for name, text in live.items() if name not in gone}
+
+    renewed = (await door.metrics())["shepherd_gateway_contexts_renewed_total"]
+    assert renewed == num_notices - bool(gone), "one for each notice that a request came after"
 
 
 def test_views_are_bounded_and_the_one_unused_for_longest_goes_first() -> None:
