@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,21 +35,44 @@ async def refused(stack: Stack, memory: Service, path: str, data: bytes) -> str:
         return await response.text()
 
 
+OURS = ("worker", "memory", "events", "gateway")
+WRONG = (
+    {"messages": [{"role": CANARY, "content": CANARY}], "max_tokens": -1},
+    {"messages": [{"role": "user", "content": f"{CANARY} " * 400}]},
+)
+"""Requests that the gateway or the frontend refuses."""
+
+
+async def asked_of_the_gateway(
+    stack: Stack, gateway: Service, body: dict[str, Any], *, status: int = 0
+) -> str:
+    """The text of an answer, which must be a refusal if no status is expected."""
+    said = [{"role": "user", "content": f"{CANARY} by the gateway"}]
+    asked = {"model": MODEL, "messages": said, "max_tokens": 8} | body
+    headers = {"x-dynamo-session-id": f"session-{CANARY}"}
+    url = gateway.url + "/v1/chat/completions"
+    async with stack.http.post(url, json=asked, headers=headers) as response:
+        text = await response.text()
+        assert (response.status == status) if status else (response.status >= 400), text
+    return text
+
+
 async def test_a_canary_is_in_no_log_metric_problem_or_argument(
     stack: Stack, tiny_chat_model: Path, tmp_path: Path
 ) -> None:
     keys = tmp_path / "keys"
     keys.write_text(f"* {SECRET}\n")
     keys.chmod(0o600)
-    stack.env["DYN_LOG"] = "warn,shepherd_worker=debug,shepherd_memory=debug,shepherd_events=debug"
+    stack.env["DYN_LOG"] = "info," + ",".join(f"shepherd_{part}=debug" for part in OURS)
     model = ("--model", str(tiny_chat_model), "--served-model-name", MODEL)
-    cache = ("--num-kv-blocks", "16", "--max-seq-len", "240", "--kv-events-keys-file", str(keys))
+    cache = ("--num-kv-blocks", "28", "--max-seq-len", "440", "--kv-events-keys-file", str(keys))
     async with asyncio.TaskGroup() as tasks:
         frontend = tasks.create_task(stack.frontend())
         memory = tasks.create_task(stack.memory("--kv-events-keys-file", str(keys)))
         worker = tasks.create_task(stack.worker("worker", *model, *cache))
     await stack.model_served(frontend.result(), MODEL)
     client = Client(stack, frontend.result(), MODEL)
+    gateway = await stack.gateway(frontend.result(), memory.result())
 
     for number in range(4):
         said = [{"role": "user", "content": f"{CANARY} {number} why is the sky blue?"}]
@@ -66,15 +90,23 @@ async def test_a_canary_is_in_no_log_metric_problem_or_argument(
         await refused(stack, memory.result(), "/v1/memories", f'{{"question": "{CANARY}'.encode()),
         await refused(stack, memory.result(), "/v1/memories", f'{{"answer": "{CANARY}"}}'.encode()),
     ]
+    problems += [await asked_of_the_gateway(stack, gateway, body) for body in WRONG]
+    answer = await asked_of_the_gateway(stack, gateway, {}, status=200)
+    assert "choices" in answer
     shown = [
         await metrics_of(stack, worker.result().url),
+        await metrics_of(stack, gateway.url),
+        arguments_of(gateway),
         await metrics_of(stack, memory.result().url),
     ]
     shown += [arguments_of(worker.result()), arguments_of(memory.result())]
     await stack.stop()
-    logs = {name: (stack.run_dir / f"{name}.log").read_text() for name in ("worker", "memory")}
+    logs = {
+        name: (stack.run_dir / f"{name}.log").read_text()
+        for name in ("worker", "memory", "gateway")
+    }
 
-    assert all(logs.values()), "what was looked at is not empty"
+    assert all(" INFO" in text for text in logs.values()), "what was looked at is no silence"
     for text in (*problems, *shown, *logs.values()):
         assert CANARY not in text
         assert SECRET not in text

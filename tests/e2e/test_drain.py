@@ -4,28 +4,60 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from openai_client import MODEL, Client, eventually, health
-from shepherd_cli.stack import Stack
+from shepherd_cli.stack import Stack, free_port
+from shepherd_events.events import Frame, Goodbye, TurnCompleted
+from shepherd_events.subscriber import subscribe
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 NUM_STREAMS = 20
 
 
+async def read_to_its_goodbye(url: str) -> list[Frame]:
+    """Every numbered frame of a stream, in order; the last is its goodbye."""
+    frames: list[Frame] = []
+    async with subscribe(url) as stream, asyncio.timeout(60):
+        while not frames or not isinstance(frames[-1].body, Goodbye):
+            item = await anext(stream)
+            assert isinstance(item, Frame), "nothing had to be replaced by a snapshot"
+            frames.append(item)
+    return frames
+
+
+@dataclass
+class Late:
+    """A client that comes after the signal."""
+
+    client: Client
+    num_admitted: int = 0
+    """Before the frontend had heard of it."""
+
+    async def is_refused(self) -> bool:
+        status, _ = await self.client.post("completions", {"prompt": "one more", "max_tokens": 1})
+        self.num_admitted += status == 200
+        return status in {404, 503}
+
+
 async def test_streams_that_run_at_sigterm_all_finish_and_the_worker_ends_with_zero(
-    stack: Stack, model_dir: Path
+    stack: Stack, model_dir: Path, record_property: Callable[[str, Any], None]
 ) -> None:
+    """And what the outbox held has left it: the stream's last frame is a goodbye, without a gap."""
+    events = f"tcp://127.0.0.1:{free_port()}"
     args = ("--model", str(model_dir), "--served-model-name", MODEL)
-    worker = await stack.worker("worker", *args)
+    worker = await stack.worker("worker", *args, "--kv-events-endpoint", events)
     frontend = await stack.frontend()
     await stack.model_served(frontend, MODEL)
     client = Client(stack, frontend, MODEL)
     options = {"max_tokens": 250, "ignore_eos": True}
     undisturbed = await client.complete("count with me", **options)
+    told = asyncio.create_task(read_to_its_goodbye(events))
 
     async def all_run() -> bool:
         return bool((await health(stack, worker))["requests"]["in_progress"] == NUM_STREAMS)
@@ -35,8 +67,14 @@ async def test_streams_that_run_at_sigterm_all_finish_and_the_worker_ends_with_z
             tasks.create_task(client.stream("count with me", **options)) for _ in range(NUM_STREAMS)
         ]
         await eventually(all_run)
+        record_property("injected", f"SIGTERM while {NUM_STREAMS} requests are in progress")
         worker.process.signal(signal.SIGTERM)
+        late = Late(client)
+        await eventually(late.is_refused, what="the frontend sends it nothing more")
+        in_progress = (await health(stack, worker))["requests"]["in_progress"]
+        record_property("in_progress_when_new_ones_are_refused", in_progress)
 
+    assert in_progress > 0, "new requests were refused while the old ones ran"
     for stream in streams:
         events = stream.result()
         text = "".join(choice["text"] for event in events for choice in event["choices"])
@@ -44,6 +82,10 @@ async def test_streams_that_run_at_sigterm_all_finish_and_the_worker_ends_with_z
         assert events[-1]["choices"][0]["finish_reason"] == "length"
     async with asyncio.timeout(20):
         assert await worker.process.wait() == 0
+    frames = await told
+    assert [frame.seq for frame in frames] == list(range(1, len(frames) + 1))
+    turns = [frame.body for frame in frames if isinstance(frame.body, TurnCompleted)]
+    assert len(turns) == 1 + NUM_STREAMS + late.num_admitted
 
 
 async def test_a_worker_that_leaves_under_load_fails_no_request(

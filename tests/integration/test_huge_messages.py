@@ -42,7 +42,8 @@ async def test_a_message_of_a_hundred_megabytes_is_refused_before_memory_is_take
     server = await asyncio.start_server(liar, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     live = f"tcp://127.0.0.1:{port}"
-    transport = ZmqSubscriberTransport(StreamAddress(STREAM, 1, "zmq", live, "tcp://127.0.0.1:9"))
+    address = StreamAddress(STREAM, 1, "zmq", live, "tcp://127.0.0.1:9")
+    transport = ZmqSubscriberTransport(address, ping_s=60)  # nor does silence end it
     receiving = asyncio.ensure_future(transport.receive())
     async with asyncio.timeout(10):
         assert await liar.refused

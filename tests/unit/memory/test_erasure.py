@@ -61,6 +61,26 @@ def _fields(notice: object) -> dict[str, object]:
     return {name: getattr(notice, name) for name in names}
 
 
+def test_an_erasure_overwrites_what_a_library_that_is_less_tidy_had_left(
+    archives: SqliteArchives, tmp_path: Path
+) -> None:
+    """Some builds of SQLite overwrite what they delete at once, others never."""
+    fill(archives, "t")
+    (path,) = (tmp_path / "tenants").glob("*.db")
+    with closing(sqlite3.connect(path)) as untidy:
+        untidy.execute("PRAGMA secure_delete = OFF")
+        untidy.execute("CREATE TABLE litter (words TEXT)")
+        untidy.execute("INSERT INTO litter VALUES (?)", ("zymurgist " * 2000,))
+        untidy.commit()
+        untidy.execute("DROP TABLE litter")
+        untidy.commit()
+    assert files_with(tmp_path, "zymurgist")
+
+    archives.of("t").erase_session("s", 100)
+
+    assert files_with(tmp_path, "zymurgist") == []
+
+
 def test_an_erased_sessions_words_are_nowhere_on_the_disk(
     archives: SqliteArchives, tmp_path: Path
 ) -> None:
