@@ -37,7 +37,8 @@ async def refused(stack: Stack, memory: Service, path: str, data: bytes) -> str:
 
 OURS = ("worker", "memory", "events", "gateway")
 WRONG = (
-    {"messages": [{"role": CANARY, "content": CANARY}], "max_tokens": -1},
+    {"max_tokens": -1},
+    {"messages": [{"role": "user", "content": CANARY}, {"role": "nobody", "content": CANARY}]},
     {"messages": [{"role": "user", "content": f"{CANARY} " * 400}]},
 )
 """Requests that the gateway or the frontend refuses."""
