@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from random import Random
@@ -72,7 +73,7 @@ class Clients:
                         return False
                     await asyncio.sleep(AGAIN_S)
                 else:
-                    turn.answer = "".join(pieces)
+                    turn.answer, turn.answered_s = "".join(pieces), time.monotonic()
                     self.counts["answers"] += 1
                     self.counts["answers with a NOTICE"] += chat.num_notices > 0
             return True

@@ -1,6 +1,7 @@
 """What clients saw, and whether a memory holds just that; without clocks and I/O.
 
-told      a turn that a client saw answered is in the memory, word for word
+told      a turn that a client saw answered is in the memory, word for word; one whose worker was
+          killed within moments may not have been told of: those are counted
 true      whatever is in the memory was asked, and was answered so; where something is
           broken, a gateway or a client asks again, and an attempt that nobody saw may
           be there as well: those are counted, and there are none of calm times
@@ -16,6 +17,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+TOLD_WITHIN_S = 3.0
+"""From an answer's end until the broker has what is told of it, on a busy machine."""
+
 
 @dataclass(slots=True)
 class SeenTurn:
@@ -27,6 +31,8 @@ class SeenTurn:
     asked: str
     answer: str | None = None
     """None while nobody has answered."""
+    answered_s: float = 0.0
+    """When the answer's end was seen, by a clock that only goes forward."""
     is_calm: bool = False
     """Nothing was broken meanwhile."""
     broken: list[str] = field(default_factory=list)
@@ -119,6 +125,11 @@ class Oracle:
 
     def _seen(self, turn: HeldTurn) -> SeenTurn | None:
         return self.turns.get((turn.session, turn.asked))
+
+
+def was_cut_short(turn: SeenTurn, killed_s: Iterable[float]) -> bool:
+    """Whether the worker was killed before it can be relied upon to have told of the turn."""
+    return any(0 <= at_s - turn.answered_s <= TOLD_WITHIN_S for at_s in killed_s)
 
 
 def _is_of(turn: HeldTurn, seen: SeenTurn) -> bool:

@@ -35,6 +35,8 @@ class Report:
     turns_archived: int = 0
     turns_unseen: int = 0
     """Held attempts whose answers no client saw to their ends."""
+    turns_cut_short: int = 0
+    """Answered turns that are not held, for their worker was killed within moments."""
     notices: int = 0
     failures: list[str] = field(default_factory=list)
     resources: Resources = field(
@@ -62,6 +64,7 @@ class Report:
             "turns_held": self.turns_held,
             "turns_archived": self.turns_archived,
             "turns_unseen": self.turns_unseen,
+            "turns_cut_short": self.turns_cut_short,
             "notices": self.notices,
             "resources": self.resources.to_json(),
             "failures": self.failures,

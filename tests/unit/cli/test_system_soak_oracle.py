@@ -6,7 +6,7 @@ from random import Random
 
 from soak.plan import plan
 from soak_system.clients import questions
-from soak_system.oracle import HeldNotice, HeldTurn, Oracle, told_twice, untold
+from soak_system.oracle import HeldNotice, HeldTurn, Oracle, told_twice, untold, was_cut_short
 from soak_system.plan import PROCESSES, RECIPES, WIRES
 
 
@@ -40,6 +40,14 @@ def test_a_lost_turn_is_found() -> None:
     (lost,) = seen().missing(GOOD[1:])
 
     assert lost.asked == "one?"
+
+
+def test_only_a_kill_within_moments_of_an_answer_excuses_its_loss() -> None:
+    (lost,) = seen().missing(GOOD[1:])
+    lost.answered_s = 100.0
+
+    assert was_cut_short(lost, [50.0, 101.0])
+    assert not was_cut_short(lost, [99.0, 110.0])
 
 
 def test_a_changed_word_is_found_twice_as_lost_and_as_never_said() -> None:
