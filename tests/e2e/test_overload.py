@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 async def test_requests_beyond_the_queue_get_429_and_the_others_their_whole_answer(
     stack: Stack, model_dir: Path, record_property: Callable[[str, Any], None]
 ) -> None:
-    """Those admitted wait no longer than their place in the queue asks for, however many are refused."""
+    """The report tells how long those admitted took, beside as many one after the other."""
     args = ("--model", str(model_dir), "--served-model-name", MODEL)
     limits = ("--max-batch-size", "1", "--max-waiting", "2")
     worker = await stack.worker("worker", *args, *limits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -287,9 +288,11 @@ async def test_who_did_what_is_kept_and_never_what_was_said(
 async def test_no_word_of_a_tenant_is_in_metrics_or_logs(
     door: House, tenants: Tenants, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.DEBUG, "shepherd_memory")
     acme = tenants.key("acme")
     await fill_by_hand(door, acme, "canary")
     await seen(door, acme)
+    assert (await door.get("/v1/search?query=canary", key=acme))["hits"]
     await door.get("/v1/sessions/canary%00", 422, key=acme)
 
     metrics = door.means.metrics.render().decode()
