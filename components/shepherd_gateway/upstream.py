@@ -174,7 +174,7 @@ class Upstream:
                 answer = await attempt.enter_async_context(
                     self._http.post(url, data=BytesIO(body), headers=headers)
                 )
-                _acknowledge(answer)
+                acknowledge(answer)
                 if answer.status >= 400:
                     raise _refusal(answer.status, await answer.text(errors="replace"))
                 first = await answer.content.readany() if peek else b""
@@ -200,14 +200,14 @@ async def _events(begun: _Begun) -> AsyncIterator[list[Event]]:
                 yield events
                 if events[-1].is_done:
                     return
-            _acknowledge(begun.answer)
+            acknowledge(begun.answer)
             chunk = await begun.answer.content.readany()
     except (*_BROKEN, EventTooLargeError) as error:
         raise UpstreamError(502, "the answer broke off", reason="broken_off") from error
     raise UpstreamError(502, "the answer ended before its end", reason="broken_off")
 
 
-def _acknowledge(answer: aiohttp.ClientResponse) -> None:
+def acknowledge(answer: aiohttp.ClientResponse) -> None:
     """Tell the frontend's kernel at once what has come.
 
     The frontend does not send a small piece before the one ahead of it is acknowledged (it sets no
