@@ -23,7 +23,7 @@ from shepherd_memory.eviction import Placement
 
 @dataclass(frozen=True, slots=True)
 class TurnChanges:
-    """What has to be written; every turn stands in one of the first three at most."""
+    """What has to be written, in this order; a turn that was removed may come anew."""
 
     removed: list[str]
     """Archive ids."""

@@ -108,7 +108,8 @@ class WrittenTogether(RuleBasedStateMachine):
         assert self.stored.keys() >= {turn.archive_id for turn in changes.updated}
         self.stored |= {turn.archive_id: turn for turn in changes.inserted + changes.updated}
 
-        assert len(set(named + changes.removed)) == len(named + changes.removed)
+        assert len(set(named)) == len(named)
+        assert not {turn.archive_id for turn in changes.updated} & set(changes.removed)
         assert archived == self.archived
         assert set(archived) <= set(named)
         assert self.stored == {
@@ -121,3 +122,14 @@ class WrittenTogether(RuleBasedStateMachine):
 
 TestWrittenTogether = WrittenTogether.TestCase
 TestWrittenTogether.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_a_turn_that_was_written_and_removed_may_come_anew_in_the_same_transaction() -> None:
+    machine = WrittenTogether()
+    machine.insert(turn := a_turn(1, started=1, session="s"))
+    machine.write(commits=False)
+    machine.supersede(turn)
+    machine.insert(turn)
+    machine.write(commits=True)
+
+    assert machine.stored == {turn.archive_id: turn}
