@@ -22,8 +22,10 @@ from typing import Any
 from shepherd_gateway.archived import KeptTurn, SessionNotice, SessionView, found_in
 from shepherd_gateway.conversation import Message, Turn, keys_of, turns_of
 
-MAX_TOLD = 32
-"""NOTICEs that stand in one place, and those whose turn has been dropped; the oldest go first."""
+MAX_TOLD = 8
+"""NOTICEs that stand in one place, and those whose turn has been dropped; the oldest go first.
+So few that a conversation without end does not fill a small window with them: one is enough
+for a model to search."""
 NOTICE_NAME = "context_eviction"
 
 
