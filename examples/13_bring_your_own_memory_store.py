@@ -40,6 +40,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Lock
 from typing import Any
 
 import aiohttp
@@ -145,6 +146,7 @@ class Diaries(FakeArchives):
         super().__init__()
         self._directory = directory
         self._open: dict[str, Diary] = {}
+        self._lock = Lock()
         for names in directory.glob("*.tenant"):
             self.of(names.read_text())
 
@@ -152,11 +154,12 @@ class Diaries(FakeArchives):
         """See `Archives.of`."""
         if not tenant:
             raise NoTenantError
-        if tenant not in self._open:
-            path = self._directory / hashlib.sha256(tenant.encode()).hexdigest()[:32]
-            path.with_suffix(".tenant").write_text(tenant)
-            self._open[tenant] = Diary(tenant, path.with_suffix(".jsonl"))
-        return self._open[tenant]
+        with self._lock:
+            if tenant not in self._open:
+                path = self._directory / hashlib.sha256(tenant.encode()).hexdigest()[:32]
+                path.with_suffix(".tenant").write_text(tenant)
+                self._open[tenant] = Diary(tenant, path.with_suffix(".jsonl"))
+            return self._open[tenant]
 
     def tenants(self) -> list[str]:
         """See `Archives.tenants`."""

@@ -66,12 +66,14 @@ def test_up_restarts_what_is_killed_and_ends_in_order(
     assert any(line.startswith("OpenAI API   http://127.0.0.1:") for line in said)
     _, _, command = "".join(said[:-1]).partition("Try:\n")
 
-    def answer() -> str:
+    def is_answered() -> bool:
+        """Dynamo's frontend answers 500 until discovery has forgotten a killed worker."""
         answered = json.loads(subprocess.check_output(["bash", "-c", command], timeout=60))
-        assert "choices" in answered, (answered, system.log())
-        return str(answered["choices"][0]["message"]["content"])
+        said = [each["message"]["content"] for each in answered.get("choices", ())]
+        assert said in ([], [dict(QUESTIONS)[QUESTION]])
+        return bool(said)
 
-    assert answer() == dict(QUESTIONS)[QUESTION]
+    assert is_answered()
     until(lambda: stream_of(system, "decode")["applied"]["sequence"] > 0)
     before, killed = stream_of(system, "decode"), system.of("decode")
     assert killed.pid is not None
@@ -79,7 +81,7 @@ def test_up_restarts_what_is_killed_and_ends_in_order(
     until(lambda: system.of("decode").restarts == 1 and system.of("decode").state == "ready")
     assert system.of("decode").last_exit_code == -signal.SIGKILL
 
-    assert answer() == dict(QUESTIONS)[QUESTION]
+    until(is_answered)
     until(lambda: stream_of(system, "decode")["epoch"] > before["epoch"])
     until(lambda: stream_of(system, "decode")["applied"]["sequence"] > 0)
     assert stream_of(system, "decode")["state"] == "live"

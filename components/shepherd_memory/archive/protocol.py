@@ -333,7 +333,7 @@ class Archives(Protocol):
     """All tenants' stores; writer thread only, except `of` for reading."""
 
     def of(self, tenant: str) -> Archive:
-        """The tenant's store, made when missing.
+        """The tenant's store, made when missing; the same one for all threads that ask at once.
 
         Raises:
             NoTenantError: `tenant` is empty, which never means all of them.
