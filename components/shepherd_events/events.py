@@ -196,6 +196,9 @@ class TurnCompleted:
     """The tokens of this turn cannot be had, at least not by this reader."""
     traceparent: str = ""
     """W3C trace context of the span that answered the request; empty without one."""
+    turn_is_given: bool = False
+    """The request says itself which turn it is (`origin.turn`), since its prompt leaves out earlier
+    ones; else that is the number of user messages in its prompt."""
 
 
 @dataclass(frozen=True, slots=True)

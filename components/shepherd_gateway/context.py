@@ -66,6 +66,18 @@ class Context:
     dropped_tokens: int
     """A rough count."""
 
+    @property
+    def newest_ordinal(self) -> int:
+        """The newest turn's number as the memory counts, which its prompt does not show any more.
+
+        0 where nothing was dropped.
+        """
+        if not self.dropped:
+            return 0
+        known = ((place, row) for place, row in enumerate(self.found[:-1]) if row is not None)
+        *_, (place, row) = known
+        return row.ordinal + len(self.turns) - 1 - place
+
 
 def context_of(
     messages: Sequence[Message],
@@ -98,6 +110,19 @@ def context_of(
         anchors={notice.notice_id: keys[place] for place, notice in placed},
         dropped_tokens=sum(row.num_tokens for place in dropped if (row := found[place])),
     )
+
+
+def numbered(body: Mapping[str, Any], ordinal: int) -> dict[str, Any]:
+    """The request, saying which turn its newest one is; 0 says nothing.
+
+    Workers read it among the strings that Dynamo's frontend hands over as they are.
+    """
+    extension = body.get("nvext") or {}
+    annotations = (extension.get("annotations") or []) if isinstance(extension, dict) else None
+    if not ordinal or not isinstance(annotations, list):  # the frontend refuses what is none
+        return dict(body)
+    said = [f"session_turn:{ordinal}", *annotations]
+    return {**body, "nvext": {**extension, "annotations": said}}
 
 
 def notice_message(text: str, role: str) -> dict[str, Any]:

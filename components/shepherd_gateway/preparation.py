@@ -19,7 +19,7 @@ from dataclasses import replace
 from shepherd_gateway import window
 from shepherd_gateway.anchors import Anchors
 from shepherd_gateway.archived import NOTHING, SessionView
-from shepherd_gateway.context import OnEviction, Policy, context_of
+from shepherd_gateway.context import OnEviction, Policy, context_of, numbered
 from shepherd_gateway.errors import (
     MemoryRefusedError,
     MemoryUnavailableError,
@@ -182,7 +182,7 @@ class Preparation:
         self._metrics.sessions.set(len(self._anchors))
         self._metrics.notices.inc(len(fresh))
         work.context = context
-        work.body["messages"] = context.messages
+        work.body = numbered({**work.body, "messages": context.messages}, context.newest_ordinal)
         work.pending = _pending(work, view)
 
     async def _offer_tools(self, work: Work) -> None:

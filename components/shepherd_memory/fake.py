@@ -98,6 +98,7 @@ class FakeWorker:
         request: str = "",
         tenant: str = "",
         turn: int = 0,
+        turn_is_given: bool = False,
         started_unix_ns: int | None = None,
         final: bool = False,
     ) -> list[Frame]:
@@ -121,6 +122,7 @@ class FakeWorker:
                 started_unix_ns=len(self.frames) if started_unix_ns is None else started_unix_ns,
                 context=CacheContext(model=self._model),
                 session_final=final,
+                turn_is_given=turn_is_given,
             )
         )
         return self.frames[first:]

@@ -75,6 +75,15 @@ class RoomMaker:
             messages=said,
             placement=Placement(StreamId(""), Position(0, 0), 0, array("Q")),
             request_id="",
-            started_unix_ns=0,
+            started_unix_ns=self._began_unix_ns(unseen),
         )
         return turn if self.writer.insert(turn) else None
+
+    def _began_unix_ns(self, unseen: UnseenTurn) -> int:
+        """When a turn began at the latest: as the next one that a worker was shown, or now."""
+        later = (
+            row.started_unix_ns
+            for row in self.writer.session_turns(self.session)
+            if row.ordinal > unseen.ordinal
+        )
+        return min(later, default=self.now_unix_ns)

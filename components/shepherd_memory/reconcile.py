@@ -33,10 +33,13 @@ class Decision:
 
 
 def reconcile(
-    known: Sequence[StoredTurn], turns: Sequence[Turn], request_id: str
+    known: Sequence[StoredTurn], turns: Sequence[Turn], request_id: str, given: int = 0
 ) -> list[Decision]:
-    """Decide for each turn of one conversation; `request_id` ended the last of them."""
-    ordinals = _ordinals(known, turns, request_id)
+    """Decide for each turn of one conversation; `request_id` ended the last of them.
+
+    `given` is the last one's number where the request said it, having left out earlier turns.
+    """
+    ordinals = _ordinals(known, turns, request_id, given)
     last = len(turns) - 1
     return [
         _decide(turn, ordinal, known, request_id if index == last else "")
@@ -102,14 +105,16 @@ def _spoken(messages: Iterable[Said]) -> str:
     return "\n".join(said.text.strip() for said in messages)
 
 
-def _ordinals(known: Iterable[StoredTurn], turns: Sequence[Turn], request_id: str) -> list[int]:
+def _ordinals(
+    known: Iterable[StoredTurn], turns: Sequence[Turn], request_id: str, given: int
+) -> list[int]:
     """Plain counting where it agrees with what is known, else by the turns found again."""
     by_ordinal: defaultdict[int, set[str]] = defaultdict(set)
-    anchor = 0
+    anchor = given
     for row in known:
         if row.question:
             by_ordinal[row.ordinal].add(row.question)
-        if row.request_id and row.request_id == request_id:
+        if not given and row.request_id and row.request_id == request_id:
             anchor = row.ordinal
     counted = list(range(1, len(turns) + 1))
     if not turns or (anchor in {0, len(turns)} and _agrees(by_ordinal, turns)):

@@ -64,6 +64,8 @@ class Conversation:
     """Whether the session ends with it."""
     traceparent: str = ""
     """Of the request; see `TurnCompleted`."""
+    turn_is_given: bool = False
+    """Whether the request said which turn its last one is; see `TurnCompleted`."""
 
     @property
     def tenant(self) -> str:
@@ -203,6 +205,7 @@ class TurnRecorder:
             started_unix_ns=body.started_unix_ns,
             final=body.session_final,
             traceparent=body.traceparent,
+            turn_is_given=body.turn_is_given,
         )
 
     def write(self, batch: Batch, conversation: Conversation) -> None:
@@ -216,7 +219,8 @@ class TurnRecorder:
         known = writer.session_turns(origin.session_id)
         if conversation.complete:
             read = [rest for turn in turns if (rest := unread_rest(known, turn)) is not None]
-            decisions = reconcile(known, read, origin.request_id)
+            given = origin.turn if conversation.turn_is_given else 0
+            decisions = reconcile(known, read, origin.request_id, given)
         else:
             decisions = reconcile_newest(known, turns[-1], origin)
         for decision in decisions:

@@ -1,23 +1,33 @@
 """Whose request it is, and what its KV is worth: read off its session context, salt and tokens.
 
 The ordinal is the number of user messages in the prompt, so that every worker,
-replay and migration gives a turn the same one without any shared state.
+replay and migration gives a turn the same one without any shared state.  Whoever
+leaves earlier turns out of a prompt says which turn it is among the strings of
+`nvext.annotations`, the only ones that Dynamo's frontend hands over as they are:
+
+    session_turn:NUMBER
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shepherd_events.block_hash import salt_id
 from shepherd_events.events import Attribution
 from shepherd_events.transcript import Message, TranscriptReader, count_user_messages
 from shepherd_telemetry.trace_context import current_traceparent
+from shepherd_worker.errors import InvalidRequestError
 from shepherd_worker.request import Retention
 from shepherd_worker.retention import conversation_retention
 from shepherd_worker.wire import WireAgentContext, WireRequest, WireRouting
 
+MAX_TURN = 2**32 - 1
+_TURN = "session_turn"
+_NUMBER = re.compile(r"[0-9]{1,10}")
 LOCAL_TENANT = "local"
 """The tenant of requests without a cache salt."""
 
@@ -30,6 +40,8 @@ class SessionOrigin(Attribution):
     session_final: bool = False
     traceparent: str = ""
     """Of the span that answers the request; see `TurnCompleted`."""
+    turn_is_given: bool = False
+    """Whether the request said which turn it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +67,13 @@ class Attributor:
     async def attribute(
         self, wire: WireRequest, token_ids: array[int], request_id: str
     ) -> Attributed:
-        """The origin and the retention of one request."""
+        """The origin and the retention of one request.
+
+        Raises:
+            InvalidRequestError: a turn's number that is none.
+        """
         session = wire.agent_context or WireAgentContext()
+        given = given_turn(wire.annotations or ())
         salt = (wire.routing or WireRouting()).cache_salt or ""
         tenant = salt_id(salt).hex() if salt else LOCAL_TENANT
         messages: tuple[Message, ...] = ()
@@ -66,10 +83,11 @@ class Attributor:
             request_id=request_id,
             session_id=session.session_id or "",
             tenant=tenant,
-            turn=count_user_messages(messages) if session.session_id else 0,
+            turn=(given or count_user_messages(messages)) if session.session_id else 0,
             parent_session_id=session.parent_session_id or "",
             session_final=bool(session.session_final),
             traceparent=current_traceparent(),
+            turn_is_given=bool(given and session.session_id),
         )
         retention = conversation_retention(
             messages,
@@ -77,3 +95,18 @@ class Attributor:
             system_duration_s=self._system_duration_s,
         )
         return Attributed(origin, retention)
+
+
+def given_turn(annotations: Iterable[str]) -> int:
+    """The turn that a request says it is, from 1; 0 where it says nothing.
+
+    Raises:
+        InvalidRequestError: it says something else than a number in range.
+    """
+    for annotation in annotations:
+        field, _, number = annotation.partition(":")
+        if field == _TURN:
+            if not _NUMBER.fullmatch(number) or not 1 <= int(number) <= MAX_TURN:
+                raise InvalidRequestError(field, number, f"a number from 1 to {MAX_TURN}")
+            return int(number)
+    return 0

@@ -106,6 +106,7 @@ class EventBridge:
             parent_session_id=session.parent_session_id if session else "",
             session_final=session.session_final if session else False,
             traceparent=session.traceparent if session else "",
+            turn_is_given=session.turn_is_given if session else False,
         )
         for stream in self._streams:
             stream.publish_turn(turn)

@@ -77,6 +77,7 @@ def _turn_message(turn: TurnCompleted) -> turns_pb2.TurnCompleted:
         sealed_tail=sealed_message(turn.sealed_tail),
         withheld=turn.withheld,
         traceparent=turn.traceparent,
+        turn_is_given=turn.turn_is_given,
     )
 
 
@@ -98,6 +99,7 @@ def _turn(message: Any) -> TurnCompleted:
         sealed_tail=sealed_of(message.sealed_tail) if message.HasField("sealed_tail") else None,
         withheld=message.withheld,
         traceparent=message.traceparent,
+        turn_is_given=message.turn_is_given,
     )
 
 

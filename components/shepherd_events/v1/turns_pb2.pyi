@@ -39,7 +39,7 @@ class SealedTokens(_message.Message):
     def __init__(self, key_id: _Optional[bytes] = ..., nonce: _Optional[bytes] = ..., ciphertext: _Optional[bytes] = ...) -> None: ...
 
 class TurnCompleted(_message.Message):
-    __slots__ = ("origin", "context", "parent_session_id", "session_final", "prompt_tokens", "cached_tokens", "generated_tokens", "last_block_hash", "num_full_blocks", "tail_token_id", "finish_reason", "started_unix_ns", "sealed_tail", "withheld", "traceparent")
+    __slots__ = ("origin", "context", "parent_session_id", "session_final", "prompt_tokens", "cached_tokens", "generated_tokens", "last_block_hash", "num_full_blocks", "tail_token_id", "finish_reason", "started_unix_ns", "sealed_tail", "withheld", "traceparent", "turn_is_given")
     ORIGIN_FIELD_NUMBER: _ClassVar[int]
     CONTEXT_FIELD_NUMBER: _ClassVar[int]
     PARENT_SESSION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +55,7 @@ class TurnCompleted(_message.Message):
     SEALED_TAIL_FIELD_NUMBER: _ClassVar[int]
     WITHHELD_FIELD_NUMBER: _ClassVar[int]
     TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    TURN_IS_GIVEN_FIELD_NUMBER: _ClassVar[int]
     origin: Attribution
     context: CacheContext
     parent_session_id: str
@@ -70,4 +71,5 @@ class TurnCompleted(_message.Message):
     sealed_tail: SealedTokens
     withheld: bool
     traceparent: str
-    def __init__(self, origin: _Optional[_Union[Attribution, _Mapping]] = ..., context: _Optional[_Union[CacheContext, _Mapping]] = ..., parent_session_id: _Optional[str] = ..., session_final: _Optional[bool] = ..., prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., last_block_hash: _Optional[int] = ..., num_full_blocks: _Optional[int] = ..., tail_token_id: _Optional[_Iterable[int]] = ..., finish_reason: _Optional[str] = ..., started_unix_ns: _Optional[int] = ..., sealed_tail: _Optional[_Union[SealedTokens, _Mapping]] = ..., withheld: _Optional[bool] = ..., traceparent: _Optional[str] = ...) -> None: ...
+    turn_is_given: bool
+    def __init__(self, origin: _Optional[_Union[Attribution, _Mapping]] = ..., context: _Optional[_Union[CacheContext, _Mapping]] = ..., parent_session_id: _Optional[str] = ..., session_final: _Optional[bool] = ..., prompt_tokens: _Optional[int] = ..., cached_tokens: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., last_block_hash: _Optional[int] = ..., num_full_blocks: _Optional[int] = ..., tail_token_id: _Optional[_Iterable[int]] = ..., finish_reason: _Optional[str] = ..., started_unix_ns: _Optional[int] = ..., sealed_tail: _Optional[_Union[SealedTokens, _Mapping]] = ..., withheld: _Optional[bool] = ..., traceparent: _Optional[str] = ..., turn_is_given: _Optional[bool] = ...) -> None: ...

@@ -5,6 +5,7 @@ The other side is version 1.0 as it was released (`frozen_schema.py`).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from shepherd_events.codec import (
 )
 from shepherd_events.codec.checksums import with_checksum
 from shepherd_events.codec.packed_columns import delimited_field
-from shepherd_events.events import BlockBatch, Frame
+from shepherd_events.events import BlockBatch, Frame, TurnCompleted
 from shepherd_events.v1 import kv_events_pb2 as pb
 
 FIXED_COLUMNS = {"parent_hash": 8, "block_hash": 8, "token_id": 4}
@@ -68,6 +69,17 @@ def test_every_frame_goes_through_an_old_writer_and_back(frame: Frame) -> None:
     message.DiscardUnknownFields()
 
     assert decode_frame(message.SerializeToString()) == frame
+
+
+def test_what_version_1_0_did_not_know_of_a_turn_is_lost_on_its_readers_alone() -> None:
+    turn = FRAMES["turn_completed"].body
+    assert isinstance(turn, TurnCompleted)
+    today = replace(turn, traceparent="00-1-2-01", turn_is_given=True)
+    payload = encode_frame(replace(FRAMES["turn_completed"], body=today))
+
+    assert decode_frame(payload).body == today
+    told = meaning(old.Frame.FromString(payload))["turn"]
+    assert told == old.GOLDEN["turn_completed"]["message"]["turn"]
 
 
 @given(frames(), st.data())

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from shepherd_gateway.anchors import MAX_BRANCHES, Anchors
 from shepherd_gateway.archived import KeptTurn, SessionNotice, SessionView, found_in
-from shepherd_gateway.context import MAX_TOLD, OnEviction, Policy, context_of
+from shepherd_gateway.context import MAX_TOLD, OnEviction, Policy, context_of, numbered
 from shepherd_gateway.conversation import Message, keys_of, turns_of
 
 SYSTEM = {"role": "system", "content": "Be brief."}
@@ -91,6 +91,29 @@ def test_archived_turns_are_dropped_and_the_notice_stands_before_the_newest_ques
     ]
     assert context.dropped == (0, 1)
     assert context.anchors == {"n1": keys_of(turns_of(TALK))[3]}
+
+
+def test_a_prompt_that_leaves_turns_out_says_which_turn_it_is() -> None:
+    rows = tuple(replace(row, ordinal=row.ordinal + 10) for row in ROWS)
+    view = replace(VIEW, turns=rows)
+
+    assert context_of(TALK, SessionView(), Policy(), {}).newest_ordinal == 0
+    assert context_of(TALK, view, Policy(), {}).newest_ordinal == 14
+    assert context_of([*TALK[:5], user("four?")], view, Policy(), {}).newest_ordinal == 13
+
+
+def test_the_number_stands_before_what_the_client_annotates() -> None:
+    body = {"model": "m", "nvext": {"ignore_eos": True, "annotations": ["session_turn:1", "x"]}}
+
+    assert numbered(body, 4) == {
+        "model": "m",
+        "nvext": {"ignore_eos": True, "annotations": ["session_turn:4", "session_turn:1", "x"]},
+    }
+    assert numbered({}, 4) == {"nvext": {"annotations": ["session_turn:4"]}}
+    for left_alone in (body, {"nvext": 3}, {"nvext": {"annotations": "x"}}):
+        assert numbered(left_alone, 0) == left_alone
+    assert numbered({"nvext": 3}, 4) == {"nvext": 3}
+    assert numbered({"nvext": {"annotations": "x"}}, 4) == {"nvext": {"annotations": "x"}}
 
 
 def test_a_notice_stays_where_it_first_stood_when_the_conversation_goes_on() -> None:

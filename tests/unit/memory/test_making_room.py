@@ -67,6 +67,23 @@ async def test_a_turn_that_no_worker_was_shown_is_archived_word_for_word(door: H
     assert hit["archive_id"] == turn["archive_id"]
 
 
+async def test_a_turn_that_no_worker_was_shown_is_of_the_time_when_it_was_told_or_of_the_next_one(
+    door: House,
+) -> None:
+    door.talk()
+    body = {"unseen": [UNSEEN]}
+
+    await door.call("POST", "/v1/sessions/new/archive", json=body)
+    await door.call("POST", "/v1/sessions/s/archive", json=body)
+
+    (alone,) = (await door.get("/v1/sessions/new/turns"))["turns"]
+    (told,) = (await door.get("/v1/notices?session=new"))["notices"]
+    assert alone["started_unix_ns"] == told["created_unix_ns"]
+    turns = (await door.get("/v1/sessions/s/turns"))["turns"]
+    assert [each["ordinal"] for each in turns] == [1, 1, 2, 3]
+    assert len({each["started_unix_ns"] for each in turns}) == 1
+
+
 async def test_another_sessions_turn_is_not_there_and_nothing_is_half_done(door: House) -> None:
     door.talk("s")
     turn = (await door.get("/v1/sessions/s/turns"))["turns"][0]

@@ -206,6 +206,29 @@ async def test_the_origin_names_tenant_session_and_turn() -> None:
     assert finished.context.cache_salt_id.hex() == finished.origin.tenant
 
 
+async def test_a_request_may_say_which_turn_it_is() -> None:
+    prompt = model("chatml").tokens(("user", "three"), answer=True)
+    asked = request(
+        token_ids=list(prompt),
+        agent_context={"session_id": "s"},
+        annotations=["query_instance_id", "session_turn:3"],
+    )
+    async with worker(Role.AGGREGATED) as (handler, engine, _):
+        await chunks(handler, asked)
+        events = [event async for batch in _until_finished(engine) for event in batch]
+
+    (finished,) = [event for event in events if isinstance(event, SequenceFinished)]
+    assert isinstance(finished.origin, SessionOrigin)
+    assert (finished.origin.turn, finished.origin.turn_is_given) == (3, True)
+
+
+@pytest.mark.parametrize("number", ["", "0", "-1", "x", "\u0663", "4294967296", "9" * 5000])
+async def test_a_turn_that_is_no_number_is_refused(number: str) -> None:
+    async with worker(Role.AGGREGATED) as (handler, _, _):
+        with pytest.raises(InvalidRequestError, match=r"session_turn=.* from 1 to 4294967295"):
+            await chunks(handler, request(annotations=[f"session_turn:{number}"]))
+
+
 async def _until_finished(engine: FakeEngine) -> AsyncIterator[tuple[Any, ...]]:
     async for batch in engine.cache_events():
         yield batch
