@@ -6,23 +6,25 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from openai_client import eventually
 from shepherd_cli.small_system import MODEL_NAME
-from soak.plan import Fault, plan
+from soak.plan import Fault, Recipe, plan
 from soak_system.clients import Clients
 from soak_system.oracle import Oracle, told_twice, untold, was_cut_short
-from soak_system.plan import RECIPES, WORKERS
+from soak_system.plan import RECIPES, SURVIVED, WORKERS
 from soak_system.report import Report
 from soak_system.scene import Scene, scene
 
 READ_S = 60.0
 """Until streams are read to their ends, once everything runs."""
 MAX_FAILURES = 10
+KILLING_SHARE = 0.6
+"""Of the time; then nobody is killed any more, so that what processes use can be judged."""
 _NOT_OURS = "not flat: frontend "
 """Dynamo's frontend takes 60 MB more in one step, minutes after its start; it is reported only."""
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -64,11 +66,12 @@ class Soak:
             ]
             try:
                 while time.monotonic() < began + seconds and len(report.failures) < MAX_FAILURES:
-                    await self._round(made, clients)
+                    is_killing = time.monotonic() < began + KILLING_SHARE * seconds
+                    await self._round(made, clients, RECIPES if is_killing else SURVIVED)
                     report.seconds = time.monotonic() - began
                     await asyncio.to_thread(note, report)
                 clients.is_calm = True
-                await self._round(made, clients, faults=0)
+                await self._round(made, clients)
                 assert not any(task.done() for task in talking), "a client gave up"
             finally:
                 for task in talking:
@@ -79,10 +82,10 @@ class Soak:
         report.failures += [each for each in grown if not each.startswith(_NOT_OURS)]
         return report
 
-    async def _round(self, made: Scene, clients: Clients, faults: int | None = None) -> None:
+    async def _round(self, made: Scene, clients: Clients, recipes: Sequence[Recipe] = ()) -> None:
         """One round; the last has no faults."""
-        number = self._faults if faults is None else faults
-        planned = plan(self._random, RECIPES, round_s=self._round_s, faults=number)
+        number = self._faults if recipes else 0
+        planned = plan(self._random, recipes, round_s=self._round_s, faults=number)
         changes = [(fault.at_s, True, fault) for fault in planned]
         changes += [(fault.at_s + fault.for_s, False, fault) for fault in planned]
         changes.sort(key=lambda change: (change[0], not change[1]))
