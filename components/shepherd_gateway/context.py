@@ -48,6 +48,8 @@ class Policy:
     adaptive_tokens: int = 0
     notice_role: str = "tool"
     """What the model's chat template takes between two turns."""
+    is_silent: bool = False
+    """Whether NOTICEs are left out, the window having no room for anything that is not the client's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,8 @@ def context_of(
         if row is not None and row.is_archived and row.archive_id in gone
     )
     keys = keys_of(turns) if due else []
-    placed = [(_place(notice, keys, found, anchors), notice) for notice in due]
+    told = [] if policy.is_silent else due
+    placed = [(_place(notice, keys, found, anchors), notice) for notice in told]
     placed.sort(key=lambda each: each[0])
     sent = _sent(messages, turns, frozenset(dropped), placed, policy.notice_role)
     return Context(

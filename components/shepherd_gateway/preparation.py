@@ -97,7 +97,7 @@ class Preparation:
         return await self._made_anew(work, work.policy, view)
 
     async def fitted(self, work: Work, error: UpstreamError) -> Work:
-        """The request again, with fewer turns.
+        """The request again, with fewer turns, or where none can go with nothing that is ours.
 
         Raises:
             UpstreamError: the one that was given, where nothing can be done about it.
@@ -114,12 +114,15 @@ class Preparation:
         again = await self._prepared_anew(work, notice)
         if again.context is not None and len(again.context.dropped) == before:
             again = await self._made_room(again, overflow)
-        if again.context is None or len(again.context.dropped) == before:
-            self._metrics.made_room.labels("no_room").inc()
-            error.headers.update(again.headers())
-            raise error
-        self._metrics.made_room.labels("fitted").inc()
-        return again
+        if again.context is not None and len(again.context.dropped) > before:
+            self._metrics.made_room.labels("fitted").inc()
+            return again
+        if work.ours or work.context.anchors:
+            self._metrics.made_room.labels("silent").inc()
+            return await self._prepared_anew(work, replace(notice, is_silent=True))
+        self._metrics.made_room.labels("no_room").inc()
+        error.headers.update(again.headers())
+        raise error
 
     def finish(self, work: Work) -> None:
         """Count what was done, and tell the memory whom it need not tell any more."""
@@ -192,7 +195,8 @@ class Preparation:
         except (MemoryUnavailableError, MemoryRefusedError) as error:
             self.degrade(work, "tools", error)
             tools = ()
-        more = offered(work.ask.body, tools, self._tool_names)
+        names = frozenset() if work.policy.is_silent else self._tool_names
+        more = offered(work.ask.body, tools, names)
         work.ours = frozenset(map(name_of, more))
         work.body = with_tools(work.body, more)
         if work.body.get("stream"):

@@ -57,7 +57,8 @@ class Work:
 
     def headers(self) -> dict[str, str]:
         """What the client is told of what was done."""
-        told = {"x-shepherd-memory": self.memory}
+        is_silent = self.memory == "ok" and self.policy.is_silent
+        told = {"x-shepherd-memory": "no-room" if is_silent else self.memory}
         if self.ask.session:
             told["x-shepherd-session"] = self.ask.session
         if self.context is not None:

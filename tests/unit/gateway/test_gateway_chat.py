@@ -294,7 +294,27 @@ async def test_a_prompt_that_cannot_be_made_shorter_is_refused_as_it_was(door: H
     status, answer, told = await door.post({"messages": [user("long")]}, x_dynamo_session_id="s")
 
     assert (status, answer["error"]["message"]) == (400, error)
-    assert told["x-shepherd-memory"] == "ok"
+    assert told["x-shepherd-memory"] == "no-room"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_would_fit_without_us_is_answered_without_us(door: House, stream: bool) -> None:
+    evicted(door)
+
+    def model(body: dict[str, Any]) -> Said:
+        ours = "tools" in body or NOTICE in body["messages"]
+        error = "prompt=20 is not valid: expected ...: the context holds 19"
+        return Said(status=400, error=error) if ours else Said(("fits",))
+
+    door.frontend.model = model
+    answer, told = await (door.stream(TALK) if stream else door.chat(TALK))
+
+    assert "fits" in str(answer)
+    assert door.frontend.asked[-1]["messages"] == TALK[-1:]
+    assert (told["x-shepherd-memory"], told["x-shepherd-notices"]) == ("no-room", "0")
+    metrics = await door.metrics()
+    assert metrics['shepherd_gateway_context_overflows_total{outcome="silent"}'] == 1
+    assert door.memory.acknowledged == []
 
 
 async def test_recompute_keeps_turns_until_the_window_is_full() -> None:
