@@ -3,14 +3,16 @@
 Tiny random models of each family, answering through the paged cache: a mixed
 batch, chunked prefill, prefix reuse, eviction, preemption, a host tier, and a
 handoff between two engines; decodes as CUDA graphs, without them, and with some batches too
-large for them.
+large for them.  Models that read images: a batch with text, chunks that end within
+an image, and prefixes with images found again.
 
     float32     greedy tokens are those of transformers' own `generate`
     bfloat16    no greedy token is further below the best logit than rounding explains
 
-    PYTHONPATH=components:tests python scripts/verify_cuda.py [--torch-compile | --tensor-parallel]
+    PYTHONPATH=components:tests python scripts/verify_cuda.py [--torch-compile | --tensor-parallel | --images]
 
-Where there are two devices, both share each model once; `--tensor-parallel` does that alone.
+Where there are two devices, both share each model once; `--tensor-parallel` does that alone,
+`--images` the models that read images alone.
 
 Exits 1 where one is not.  How fast it is: `python -m benchmarks.gpu`.
 """
@@ -33,6 +35,9 @@ from shepherd_worker.engine import create_engine
 from shepherd_worker.engine.protocol import Engine, EngineConfig, EngineStats, Handoff
 from shepherd_worker.request import GenerateRequest, Sampling, StopConditions
 from tiny_models import make_tiny_model
+from tiny_vision_models import VisionKind, tiny_vision_model
+from vision_reference import KINDS as VISION_KINDS
+from vision_reference import PROMPTS, call_of, generated
 
 NEW_TOKENS = 48
 HOST_BYTES = 192 << 10
@@ -181,10 +186,52 @@ async def check_shared(kind: str, directory: Path, size: int) -> int:
     return wrong
 
 
+async def check_images(kind: VisionKind, **settings: Any) -> int:
+    """Answers of one family about images that are wrong, the second time from what is cached."""
+    config = EngineConfig(
+        model=str(tiny_vision_model(kind)),
+        device="cuda",
+        dtype="float32",
+        num_kv_blocks=256,
+        block_size=4,
+        **settings,
+    )
+    engine = create_engine("torch", config)
+    await engine.start()
+    processor = engine.image_processor()
+    assert processor is not None
+    calls = [call_of(processor, prompt) for prompt in PROMPTS]
+    wanted = [generated(kind, call, "cuda") for call in calls]
+    got = [await asyncio.gather(*(answer(engine, call) for call in calls)) for _ in range(2)]
+    cached = engine.stats().prompt_tokens_cached_total
+    await engine.close()
+    wrong = sum(a != b for way in got for a, b in zip(way, wanted, strict=True))
+    total = sum(map(len, got))
+    print(
+        f"{kind:10} float32  {total - wrong}/{total} answers about images equal  "
+        f"cached {cached}  {settings or ''}",
+        flush=True,
+    )
+    return wrong
+
+
 async def main() -> int:
     """Check every family on every path."""
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
     transformers.logging.disable_progress_bar()
+    wrong = 0
+    if "--tensor-parallel" not in sys.argv:
+        for vision_kind in VISION_KINDS:
+            wrong += await check_images(vision_kind)
+            wrong += await check_images(vision_kind, max_num_tokens=13, max_batch_size=3)
+    if "--images" not in sys.argv:
+        wrong += await check_texts()
+    print("every answer is right" if not wrong else f"{wrong} answers are WRONG")
+    return 1 if wrong else 0
+
+
+async def check_texts() -> int:
+    """Answers of the families that read text alone which are wrong."""
     wrong = 0
     with tempfile.TemporaryDirectory() as parent:
         for kind in KINDS:
@@ -201,8 +248,7 @@ async def main() -> int:
             if "--torch-compile" in sys.argv:
                 wrong += await check_float32(kind, directory, torch_compile=True)
                 wrong += await check_bfloat16(kind, directory, torch_compile=True)
-    print("every answer is right" if not wrong else f"{wrong} answers are WRONG")
-    return 1 if wrong else 0
+    return wrong
 
 
 if __name__ == "__main__":

@@ -3,53 +3,25 @@
 from __future__ import annotations
 
 import functools
-from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from random import Random
+from dataclasses import replace
 from typing import Any
 
 import pytest
-import torch
-from transformers import AutoModelForImageTextToText
 
-from engine_calls import Answer, ask, ask_all, config, make_engine, request, started
+from engine_calls import Answer, ask, ask_all, config, make_engine, started
 from shepherd_worker.engine.embedded.engine import EmbeddedEngine
 from shepherd_worker.engine.embedded.model.torch_encoder import TorchImageEncoder
-from shepherd_worker.engine.embedded.model.vision import to_tensor
 from shepherd_worker.engine.embedded.torch_runner import TorchRunner
 from shepherd_worker.engine.protocol import EngineConfig
 from shepherd_worker.engine.vision import ImageProcessor
-from shepherd_worker.image import DecodedImage, PreparedImage, place_images
-from shepherd_worker.request import GenerateRequest
-from tiny_vision_models import VisionKind, picture, tiny_vision_model
-
-KINDS: list[VisionKind] = ["llava", "qwen2_vl", "qwen2_5_vl"]
-LENGTH = 12
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """Text tokens around pictures: one more text than there are pictures."""
-
-    texts: tuple[tuple[int, ...], ...]
-    pictures: tuple[DecodedImage, ...] = ()
-
-
-def words(seed: int, *lengths: int) -> tuple[tuple[int, ...], ...]:
-    random = Random(seed)
-    return tuple(tuple(random.choices(range(3, 300), k=length)) for length in lengths)
-
-
-CAT, DOG, WIDE = picture(1, 24, 16), picture(2, 24, 16), picture(3, 48, 24)
-# a word between two images: without one transformers itself takes them for a single image
-PROMPTS = (
-    Prompt(words(1, 9, 6), (CAT,)),
-    Prompt(words(1, 9, 6), (DOG,)),
-    Prompt(words(2, 30)),
-    Prompt(words(3, 0, 5, 7), (WIDE, CAT)),
-    Prompt(words(4, 3, 1, 11), (DOG, DOG)),
-    Prompt(words(5, 6)),
+from tiny_vision_models import VisionKind, tiny_vision_model
+from vision_reference import (
+    KINDS,
+    PROMPTS,
+    call_of,
+    generated,
+    place,
 )
 
 
@@ -61,52 +33,6 @@ def kind(request: pytest.FixtureRequest) -> VisionKind:
 
 def limits(kind: VisionKind, **more: Any) -> EngineConfig:
     return config(model=str(tiny_vision_model(kind)), **more)
-
-
-def call_of(processor: ImageProcessor, prompt: Prompt, **fields: Any) -> GenerateRequest:
-    prepared = [processor.process(each) for each in prompt.pictures]
-    return place(processor, prompt, prepared, **fields)
-
-
-def place(
-    processor: ImageProcessor, prompt: Prompt, prepared: list[PreparedImage], **fields: Any
-) -> GenerateRequest:
-    tokens = array("I", prompt.texts[0])
-    for text in prompt.texts[1:]:
-        tokens += array("I", [processor.image_token_id, *text])
-    expanded, images = place_images(tokens, prepared, processor.image_token_id)
-    return request(expanded, LENGTH, images=images, **fields)
-
-
-@functools.cache
-def reference(kind: VisionKind) -> Any:
-    torch.set_num_threads(1)
-    directory = tiny_vision_model(kind)
-    return AutoModelForImageTextToText.from_pretrained(directory, dtype=torch.float32).eval()
-
-
-def generated(kind: VisionKind, call: GenerateRequest) -> list[int]:
-    """What transformers answers."""
-    model, prompt = reference(kind), torch.tensor([call.token_ids.tolist()])
-    given: dict[str, Any] = {}
-    for placed in call.images:
-        for name, values in placed.image.pixels.items():
-            given.setdefault(name, []).append(to_tensor(values))
-    given = {name: torch.cat(values) for name, values in given.items()}
-    if given and kind != "llava":
-        given["mm_token_type_ids"] = (prompt == model.config.image_token_id).int()
-    with torch.inference_mode():
-        tokens = model.generate(
-            input_ids=prompt,
-            attention_mask=torch.ones_like(prompt),
-            max_new_tokens=LENGTH,
-            do_sample=False,
-            eos_token_id=None,
-            pad_token_id=0,
-            **given,
-        )
-    answer: list[int] = tokens[0, prompt.shape[1] :].tolist()
-    return answer
 
 
 @functools.cache
