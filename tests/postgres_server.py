@@ -19,6 +19,7 @@ from typing import Self
 from uuid import uuid4
 
 import psycopg
+from psycopg.rows import TupleRow
 
 from shepherd_cli.stack import free_port
 from shepherd_memory.archive.postgres_migrations import prepare
@@ -39,14 +40,18 @@ class PostgresServer:
         self._log = directory / "log"
         self._user = _UNPRIVILEGED if os.getuid() == 0 else None
         self.port = free_port()
-        if self._user is not None:
-            os.chown(directory, self._user, self._user)
+        self.own(directory)
         self._run(
             "initdb",
             *("-D", str(self._data), "-U", "postgres", "-A", "trust"),
             *("-E", "UTF8", "--locale=C", "--no-sync"),
         )
         self._process: subprocess.Popen[bytes] | None = None
+
+    def own(self, directory: Path) -> None:
+        """Give a directory to the user that the server runs as."""
+        if self._user is not None:
+            os.chown(directory, self._user, self._user)
 
     def start(self, *settings: str) -> Self:
         """Run until `kill` or `remove`; returns when it takes connections.
@@ -73,12 +78,30 @@ class PostgresServer:
 
     def kill(self) -> None:
         """As `kill -9` of all its processes does."""
-        assert self._process is not None
-        backends = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
+        everyone = self._everyone()
         self._end(signal.SIGKILL)
-        for backend in map(int, backends.split()):
+        for backend in everyone[1:]:
             with suppress(ProcessLookupError):
                 os.kill(backend, signal.SIGKILL)
+
+    def freeze(self) -> None:
+        """All its processes stop where they are; the kernel still takes connections for it."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)  # from here on it begins no others
+        self._send_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """They go on."""
+        self._send_all(signal.SIGCONT)
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether the kernel calls every one of them stopped."""
+        states = [
+            Path(f"/proc/{each}/stat").read_text().rpartition(") ")[2][0]
+            for each in self._everyone()
+        ]
+        return set(states) == {"T"}
 
     def remove(self) -> None:
         """Stop and leave nothing behind."""
@@ -87,9 +110,17 @@ class PostgresServer:
 
     def execute(self, statement: str) -> list[tuple[object, ...]]:
         """One statement as the superuser."""
-        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+        with self.session() as connection:
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []
+
+    def session(self) -> psycopg.Connection[TupleRow]:
+        """A connection of the superuser, each of whose statements is a transaction."""
+        return psycopg.connect(self.url("postgres"), autocommit=True)
+
+    def count_log(self, words: str) -> int:
+        """How often the server's log has them."""
+        return self._log.read_text().count(words)
 
     def url(self, role: str) -> str:
         return f"postgresql://{role}@127.0.0.1:{self.port}/postgres"
@@ -107,6 +138,17 @@ class PostgresServer:
         )
         prepare(options, replace(options, url=self.url(OWNER)))
         return options
+
+    def _everyone(self) -> list[int]:
+        """The server's process, and those that it has begun."""
+        assert self._process is not None
+        pid = self._process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+        return [pid, *map(int, children.split())]
+
+    def _send_all(self, number: signal.Signals) -> None:
+        for each in self._everyone():
+            os.kill(each, number)
 
     def _answers(self) -> bool:
         try:

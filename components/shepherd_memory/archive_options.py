@@ -50,6 +50,12 @@ class ArchiveOptions(DeliveryOptions):
         group="archive",
         unit="connections",
     )
+    archive_connect_timeout_s: float = option(
+        "Seconds that getting a connection to PostgreSQL may take; a server that says nothing for as long is given up.",
+        default=5.0,
+        minimum=0.1,
+        group="archive",
+    )
     archive_statement_timeout_s: float = option(
         "Seconds that a statement may take.", default=30.0, minimum=0.1, group="archive"
     )
@@ -89,6 +95,7 @@ class ArchiveOptions(DeliveryOptions):
             password=_read("--archive-password-file", self.archive_password_file),
             schema=self.archive_schema,
             max_connections=self.archive_connections,
+            connect_timeout_s=self.archive_connect_timeout_s,
             lock_timeout_s=self.archive_lock_timeout_s,
             statement_timeout_s=self.archive_statement_timeout_s,
         )

@@ -50,7 +50,13 @@ class UnknownItemError(MemoryServiceError):
 
 
 class StoreUnavailableError(MemoryServiceError):
-    """A store that is full, locked, read-only or out of reach; what failed had no effect."""
+    """A store that is full, locked, read-only or out of reach; what failed had no effect.
+
+    Its text names files and hosts of ours: it is for the log and the operator.
+    """
+
+    FOR_CALLERS = "the archive cannot be used just now; nothing is lost"
+    """What everybody else is told."""
 
     def __init__(self, store: str, reason: str) -> None:
         self.store = store

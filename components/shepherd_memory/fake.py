@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from itertools import pairwise
 
 from shepherd_events.block_hash import block_hashes, root_hash
-from shepherd_events.discovery import DirectoryEvent
+from shepherd_events.discovery import DirectoryEvent, StreamJoined
 from shepherd_events.events import (
     Attribution,
     BlockBatch,
@@ -159,15 +159,24 @@ class FakeDirectory:
     def __init__(self, assets: TokenizerAssets | None = None) -> None:
         self._assets = assets or TokenizerAssets({})
         self._events: asyncio.Queue[DirectoryEvent] = asyncio.Queue()
+        self._present: dict[StreamId, StreamJoined] = {}
+        """What a watcher has heard of, and the next one hears first."""
 
     def say(self, event: DirectoryEvent) -> None:
         """Tell the watcher."""
         self._events.put_nowait(event)
 
     async def watch(self) -> AsyncIterator[DirectoryEvent]:
-        """See `StreamDirectory.watch`; for one watcher."""
+        """See `StreamDirectory.watch`; for one watcher at a time."""
+        for joined in list(self._present.values()):
+            yield joined
         while True:
-            yield await self._events.get()
+            event = await self._events.get()
+            if isinstance(event, StreamJoined):
+                self._present[event.descriptor.address.stream] = event
+            else:
+                self._present.pop(event.stream, None)
+            yield event
 
     async def tokenizer_assets(self, stream: StreamId) -> TokenizerAssets:
         """See `StreamDirectory.tokenizer_assets`."""

@@ -57,6 +57,8 @@ class Following:
         self._consumer: Consumer | None = None
         self._applier: Applier | None = None
         self._readers: StreamReaders | None = None
+        self._store_failure = ""
+        """Why the stores cannot be used while nothing is followed."""
 
     async def begin(self) -> None:
         """Load what was left.
@@ -103,11 +105,17 @@ class Following:
         """Whether this process follows the streams."""
         return self._consumer is not None
 
+    def tell_of_store(self, reason: str) -> None:
+        """Why the stores cannot be used just now, or an empty string; while nothing is followed."""
+        self._store_failure = reason
+        self._sources.metrics.store_up.set(0 if reason else 1)
+
     def health(self) -> tuple[bool, dict[str, Any]]:
         """Whether all is well, and the document that says why."""
         consumer, applier, readers = self._consumer, self._applier, self._readers
         if consumer is None or applier is None or readers is None:
-            return True, health_document((), Applied({}, {}, 0, ""), follows=False)
+            applied = Applied({}, {}, 0, self._store_failure)
+            return is_healthy((), applied), health_document((), applied, follows=False)
         reports = readers.reports()
         applied = Applied(consumer.positions, applier.lag_s, applier.backlog, applier.store_failure)
         return is_healthy(reports, applied), health_document(reports, applied)

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from shepherd_auth.errors import AuthError
-from shepherd_memory.errors import MemoryServiceError
+from shepherd_memory.errors import MemoryServiceError, StoreUnavailableError
 from shepherd_memory.tools import TOOLS
 
 Context = ServerRequestContext[Any, Request]
@@ -57,6 +57,8 @@ def mcp_server(call: CallTool) -> Server[Any]:
             raise MCPError(types.INVALID_PARAMS, f"there is no tool {params.name[:64]!r}")
         try:
             text, failed = await call(context, params.name, params.arguments or {}), False
+        except StoreUnavailableError as error:
+            text, failed = error.FOR_CALLERS, True
         except (MemoryServiceError, AuthError) as error:
             text, failed = str(error), True
         return types.CallToolResult(

@@ -4,6 +4,9 @@
          ▲                         │ cancelled: the lease is released
          └───────── start          ▼
 
+While it does not lead, it tells whether the store can be used: that is asked
+three times in a lease's life, and while it leads, whoever writes there knows.
+
 Knows neither database nor streams: a `Lease` and two kinds of work.  The lease
 is renewed three times in its life; when it cannot be renewed for as long as it
 lives, the work ends, since another may have begun.
@@ -50,12 +53,18 @@ class Replica:
         *,
         lead: Callable[[], Awaitable[None]],
         stand_by: Callable[[], Awaitable[None]],
+        tell: Callable[[str], None],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`lead` works until cancelled; `stand_by` is called now and then while another leads."""
+        """`lead` works until cancelled; `stand_by` is called now and then while another leads.
+
+        `tell` is told why the store cannot be used; an empty string when it can.
+        """
         self._lease = lease
         self._lead = lead
         self._stand_by = stand_by
+        self._told = ""
+        self._tell = tell
         self._sleep = sleep
 
     async def run(self) -> None:
@@ -66,15 +75,27 @@ class Replica:
         """
         while True:
             try:
-                if await asyncio.to_thread(self._lease.acquire):
-                    log.info("this replica follows the streams now")
-                    await self._lead_while_ours()
-                    log.warning("another replica may follow the streams: this one stands by")
-                else:
-                    await self._stand_by()
+                await self._lead_or_stand_by()
             except StoreUnavailableError as error:
-                log.warning("this replica waits: %s", error)
+                self._store_is(error.reason)
             await self._sleep(self._lease.ttl_s / 3)
+
+    async def _lead_or_stand_by(self) -> None:
+        """Until the lease is lost, or until it should be asked for again."""
+        if await asyncio.to_thread(self._lease.acquire):
+            self._store_is("")
+            log.info("this replica follows the streams now")
+            await self._lead_while_ours()
+            log.warning("another replica may follow the streams: this one stands by")
+        else:
+            await self._stand_by()
+            self._store_is("")
+
+    def _store_is(self, reason: str) -> None:
+        if reason != self._told:
+            log.warning("this replica %s", f"waits: {reason}" if reason else "goes on")
+        self._told = reason
+        self._tell(reason)
 
     async def _lead_while_ours(self) -> None:
         working = asyncio.ensure_future(self._lead())
@@ -91,7 +112,11 @@ class Replica:
                 await asyncio.to_thread(self._lease.release)
 
     async def _kept(self) -> None:
-        """Renew until that fails for as long as the lease lives, or it is another's."""
+        """Renew until it is another's.
+
+        Raises:
+            StoreUnavailableError: it could not be renewed for as long as it lives.
+        """
         clock = asyncio.get_running_loop().time
         valid_until = clock() + self._lease.ttl_s
         while True:
@@ -104,4 +129,5 @@ class Replica:
             except StoreUnavailableError as error:
                 log.warning("lease not renewed: %s", error)
                 if clock() >= valid_until:
-                    return
+                    self._store_is(error.reason)
+                    raise

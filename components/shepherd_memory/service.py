@@ -123,7 +123,8 @@ class _Work:
     async def prepared(self, lease: Lease | None) -> Callable[[], Coroutine[Any, Any, None]]:
         """What to run; without other replicas, what the last run left is loaded first."""
         if lease is not None:
-            return Replica(lease, lead=self._lead, stand_by=self._stand_by).run
+            tell = self.following.tell_of_store
+            return Replica(lease, lead=self._lead, stand_by=self._stand_by, tell=tell).run
         await self.following.begin()
         return self._go_on
 

@@ -93,6 +93,8 @@ async def _postgres(
     from shepherd_memory.archive.postgres_size import tables_of  # noqa: PLC0415 - an extra
 
     options = config.postgres()
+    # Its driver and pool log every transaction and every attempt; what matters is told by ours.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)
     try:
         await asyncio.to_thread(prepare, options, config.postgres_owner())
     except StoreUnavailableError as error:

@@ -54,6 +54,12 @@ class Recalls:
             else:
                 self.dropped += 1
 
+    def note_again(self, tenant: str, recalled: dict[str, int]) -> None:
+        """Take back what could not be written; what was noted since is later."""
+        for archive_id, when in recalled.items():
+            if archive_id not in self.by_tenant[tenant]:
+                self.note(tenant, [archive_id], when)
+
     def taken(self) -> dict[str, dict[str, int]]:
         """All of them, which are forgotten here."""
         noted, self.by_tenant = dict(self.by_tenant), defaultdict(dict)
@@ -129,8 +135,14 @@ class Upkeep:
         """
         self._metrics.recalls_dropped.inc(self._recalls.dropped)
         self._recalls.dropped = 0
-        for tenant, recalled in self._recalls.taken().items():
-            await self._writer.run(lambda: self._write_recalled(tenant, recalled))  # noqa: B023  awaited at once
+        waiting = self._recalls.taken()
+        try:
+            for tenant in list(waiting):
+                await self._writer.run(lambda: self._write_recalled(tenant, waiting[tenant]))  # noqa: B023  awaited at once
+                del waiting[tenant]
+        finally:
+            for tenant, recalled in waiting.items():
+                self._recalls.note_again(tenant, recalled)
 
     async def _prune(self, tenants: Sequence[str]) -> None:
         now = self._clocks.unix_ns()

@@ -6,34 +6,25 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 from urllib.request import urlopen
 
 import pytest
 
 from line_process import LineProcess
+from memory_oracle import eventually, kept, talk, truth
 from nats_broker import NatsBroker
 from postgres_server import PostgresServer
 from publishing_worker import PublishingWorker
 from shepherd_events.events import StreamId
 from shepherd_events.transports.nats_publisher import NatsPublisherTransport
-from shepherd_memory.archive.fake import FakeArchives
 from shepherd_memory.archive.postgres import PostgresArchives
 from shepherd_memory.archive.postgres_index import PostgresIndex
 from shepherd_memory.archive.postgres_lease import PostgresLease
 from shepherd_memory.archive.postgres_pool import PostgresOptions, PostgresPool
-from shepherd_memory.archive.protocol import Archives
 from shepherd_memory.block_index import BlockIndex
-from shepherd_memory.clocks import Clocks
-from shepherd_memory.consumer import Consumer
 from shepherd_memory.errors import LeaseLostError
-from shepherd_memory.eviction import TurnKey
-from shepherd_memory.fake import SpelledTranscript
-from shepherd_memory.metrics import Metrics
 
 PROGRAM = str(Path(__file__).parents[1] / "replica_process.py")
-DEADLINE_S = 40
-SYSTEM = ("system", "You are kind and brief.")
 
 
 @pytest.fixture
@@ -76,67 +67,9 @@ def worker(tmp_path: Path) -> Iterator[PublishingWorker]:
     broker.kill()
 
 
-def talk(worker: PublishingWorker, session: str) -> None:
-    """Two turns of which the first is evicted."""
-    said = [SYSTEM, ("user", f"What of {session}?"), ("assistant", f"Much of {session}.")]
-    worker.complete(said, session=session)
-    longer = [*said, ("user", f"And {session} then?"), ("assistant", "Nothing more.")]
-    worker.complete(longer, session=session)
-    worker.evict(set(worker.blocks_of(said)[6:]))
-
-
-def kept(archives: Archives) -> dict[str, Any]:
-    """What an archive holds of all turns, and which of them it told of, once each."""
-    archive = archives.of("local")
-    turns = [
-        turn
-        for each in archive.sessions(after="", limit=999)
-        for turn in archive.turns(each.session, after=0, limit=999)
-    ]
-    told = archive.notices(session=None, state=None, after=0, limit=999)
-    return {
-        "turns": sorted((turn.archive_id, turn.state.value) for turn in turns),
-        "told": sorted(name for each in told for name in each.notice.archive_ids),
-    }
-
-
-def truth(worker: PublishingWorker) -> dict[str, Any]:
-    """What one consumer that saw everything makes of it."""
-    archives = FakeArchives()
-
-    class Nowhere:
-        def load(self) -> tuple[BlockIndex, dict[Any, Any], set[TurnKey]]:
-            return BlockIndex(), {}, set()
-
-        def save(self, *_: object) -> None:
-            """Nobody starts again."""
-
-        def close(self) -> None:
-            """Nothing is open."""
-
-    consumer = Consumer(
-        archives=archives,
-        store=Nowhere(),
-        transcripts={worker.stream: SpelledTranscript()},
-        metrics=Metrics(),
-        grace_ns=0,
-        clocks=Clocks(),
-    )
-    for frame in worker.frames:
-        consumer.apply([frame])
-    return kept(archives)
-
-
 def follows(replica: LineProcess) -> bool:
     with urlopen(f"{replica.started['url']}/health") as answer:
         return bool(json.load(answer)["follows_streams"])
-
-
-def eventually(is_so: Callable[[], bool], what: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not is_so():
-        assert time.monotonic() < deadline, what()
-        time.sleep(0.05)
 
 
 def found(replica: LineProcess, query: str) -> list[str]:

@@ -110,10 +110,7 @@ def _too_many_requests(_: Request, error: TooManyRequestsError) -> JSONResponse:
 
 
 def _unavailable(_: Request, error: StoreUnavailableError) -> JSONResponse:
-    """The reason names files of ours: it is for the log, which has it."""
-    del error
-    detail = "the archive cannot be used just now; nothing is lost"
-    return problem(503, detail, headers={"retry-after": str(STORE_RETRY_S)})
+    return problem(503, error.FOR_CALLERS, headers={"retry-after": str(STORE_RETRY_S)})
 
 
 def _unknown_caller(_: Request, error: CredentialError) -> JSONResponse:

@@ -8,8 +8,9 @@ that asks, and nothing of a session is kept: a pooler may stand in between.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +22,16 @@ from psycopg.pq import Format
 from psycopg.rows import DictRow, dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
+from shepherd_memory.archive.outage import Outage
 from shepherd_memory.archive.postgres_arrays import register
+from shepherd_memory.archive.postgres_connection import (
+    PatientConnection,
+    SilentServerError,
+    first_line_of,
+)
 from shepherd_memory.errors import StoreUnavailableError
+
+log = logging.getLogger(__name__)
 
 Connection = psycopg.Connection[DictRow]
 
@@ -52,6 +61,11 @@ class PostgresOptions:
     statement_timeout_s: float = 30.0
 
     @property
+    def silence_s(self) -> float:
+        """From here on a server that says nothing is given up: its own limit has passed."""
+        return self.statement_timeout_s + self.connect_timeout_s
+
+    @property
     def name(self) -> str:
         """How messages call it: no user, no password."""
         parts = conninfo_to_dict(self.url)
@@ -68,6 +82,7 @@ class PostgresOptions:
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
+            "tcp_user_timeout": round(self.connect_timeout_s * 1000),
         }
         return arguments | ({"password": self.password} if self.password else {})
 
@@ -91,22 +106,27 @@ def text_of(raw: bytes) -> str:
 class PostgresPool:
     """Transactions on the tables of one schema; any thread.
 
-    Methods raise StoreUnavailableError where the server cannot be used just now.
+    Methods raise StoreUnavailableError where the server cannot be used just now: within
+    `connect_timeout_s`, at once while somebody else waits for a server out of reach, after
+    `silence_s` in the middle of a transaction.
     """
 
     def __init__(self, options: PostgresOptions) -> None:
         """Open no connection yet, only the pool, which fills itself."""
         self.name = options.name
-        self._timeout_s = options.connect_timeout_s
+        self._options = options
         self._begin = _beginning(options)
-        self._pool: ConnectionPool[Connection] = ConnectionPool(
+        self._outage = Outage(self.name, self._tell)
+        self._pool: ConnectionPool[PatientConnection] = ConnectionPool(
             options.url,
-            kwargs=options.connection_arguments(),
-            configure=_speak_utf8,
-            check=ConnectionPool.check_connection,
+            connection_class=PatientConnection,
+            kwargs=options.connection_arguments() | {"on_failure": self._outage.suspect},
+            configure=self._configure,
+            check=self._check,
             min_size=1,
             max_size=options.max_connections,
             timeout=options.connect_timeout_s,
+            reconnect_timeout=options.connect_timeout_s,
             name="shepherd-archive",
             open=True,
         )
@@ -119,7 +139,7 @@ class PostgresPool:
 
         Every statement of a snapshot sees the same moment.
         """
-        with available(self.name), self._pool.connection() as connection, connection.transaction():
+        with self._connection() as connection, connection.transaction():
             if is_snapshot:
                 connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             self.speak_for(connection, tenant)
@@ -133,8 +153,7 @@ class PostgresPool:
         latest before the commit; `rowcount` says nothing.
         """
         with (
-            available(self.name),
-            self._pool.connection() as connection,
+            self._connection() as connection,
             connection.pipeline() as pipeline,
             connection.transaction(),
         ):
@@ -148,7 +167,54 @@ class PostgresPool:
 
     def close(self) -> None:
         """Let go of all connections; idempotent."""
-        self._pool.close(timeout=self._timeout_s)
+        self._pool.close(timeout=self._options.connect_timeout_s)
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        with available(self.name), ExitStack() as opened:
+            try:
+                with self._outage.trying():
+                    connection = opened.enter_context(self._pool.connection())
+            except PoolTimeout as error:
+                raise StoreUnavailableError(self.name, self._why_none()) from error
+            try:
+                yield connection
+            except SilentServerError as error:
+                self._outage.begin(str(error))
+                raise
+
+    def _why_none(self) -> str:
+        busy = f"all {self._options.max_connections} connections are in use"
+        return self._outage.reason or busy
+
+    def _configure(self, connection: PatientConnection) -> None:
+        connection.silence_s = self._options.silence_s
+        connection.adapters.register_dumper(str, Utf8Dumper)
+        register(connection)
+
+    def _check(self, connection: PatientConnection) -> None:
+        """Ask a connection for a sign of life before it is used.
+
+        Where one is dead the others mostly are as well: all are made anew.
+
+        Raises:
+            psycopg.Error: there was none.
+        """
+        connection.silence_s = self._options.connect_timeout_s
+        try:
+            ConnectionPool.check_connection(connection)
+        except psycopg.Error as error:
+            if isinstance(error, SilentServerError):
+                self._outage.begin(str(error))
+            self._pool.drain()
+            raise
+        connection.silence_s = self._options.silence_s
+
+    def _tell(self, reason: str) -> None:
+        if reason:
+            log.error("%s is out of reach: %s", self.name, reason)
+        else:
+            log.info("%s can be reached again", self.name)
 
 
 @contextmanager
@@ -163,7 +229,7 @@ def available(name: str) -> Iterator[None]:
     except psycopg.Error as error:
         if not _is_passing(error):
             raise
-        raise StoreUnavailableError(name, _reason_of(error)) from error
+        raise StoreUnavailableError(name, first_line_of(error)) from error
 
 
 def _is_passing(error: psycopg.Error) -> bool:
@@ -171,18 +237,6 @@ def _is_passing(error: psycopg.Error) -> bool:
     if state is None:
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
     return state.startswith(_PASSING)
-
-
-def _reason_of(error: psycopg.Error) -> str:
-    if isinstance(error, PoolTimeout):
-        return "no connection was to be had in time"
-    lines = (error.diag.message_primary or str(error)).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-def _speak_utf8(connection: Connection) -> None:
-    connection.adapters.register_dumper(str, Utf8Dumper)
-    register(connection)
 
 
 def _beginning(options: PostgresOptions) -> bytes:

@@ -16,6 +16,8 @@ from mcp.shared.exceptions import MCPError
 
 from memory_doors import SAID, House, Tenants, house
 from shepherd_auth.identity import Scope
+from shepherd_memory.archive.fake import FakeArchives
+from shepherd_memory.errors import StoreUnavailableError
 from shepherd_memory.recalled import BEGIN, END, without_recalled
 from shepherd_memory.tools import MAX_MESSAGE_CHARS, TOOLS
 
@@ -261,6 +263,22 @@ async def test_an_mcp_client_calls_the_same_tools(door: House) -> None:
     assert failed
     assert text == "query='' is not valid: expected Field required"
     assert await by_mcp(door.url, "", "forget", {}) == ("there is no tool 'forget'", True)
+
+
+class AwayArchives(FakeArchives):
+    """Stores of a database that is away."""
+
+    def of(self, tenant: str) -> Any:
+        raise StoreUnavailableError("postgresql db.example/memory", "connection refused")
+
+
+async def test_an_mcp_client_is_not_told_where_a_store_is_that_cannot_be_used(
+    tmp_path: Path,
+) -> None:
+    async with house(tmp_path, archives=AwayArchives()) as door:
+        told = await by_mcp(door.url, "", "search_memory", {"query": "cats"})
+
+    assert told == ("the archive cannot be used just now; nothing is lost", True)
 
 
 async def test_mcp_takes_the_same_credentials(tmp_path: Path) -> None:

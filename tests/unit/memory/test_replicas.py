@@ -48,7 +48,9 @@ class Life:
     def __init__(self, lease: ToldLease) -> None:
         self.leading, self.standing = asyncio.Event(), asyncio.Event()
         self.stopped = asyncio.Event()
-        self.replica = Replica(lease, lead=self._lead, stand_by=self._stand_by)
+        self.told = ""
+        self.down = asyncio.Event()
+        self.replica = Replica(lease, lead=self._lead, stand_by=self._stand_by, tell=self._tell)
         self.failure: Exception | None = None
 
     async def _lead(self) -> None:
@@ -62,6 +64,11 @@ class Life:
 
     async def _stand_by(self) -> None:
         self.standing.set()
+
+    def _tell(self, reason: str) -> None:
+        self.told = reason
+        if reason:
+            self.down.set()
 
 
 @asynccontextmanager
@@ -123,6 +130,21 @@ async def test_a_store_that_is_down_at_the_beginning_is_waited_for() -> None:
         life.failure = None
         life.leading.clear()
         await life.leading.wait()
+
+
+async def test_whether_the_store_can_be_used_is_told_while_nobody_leads_here() -> None:
+    lease = ToldLease()
+    lease.is_down = True
+    async with living(lease) as life:
+        await life.down.wait()
+        assert life.told == "told so"
+        lease.is_down = False
+        await life.leading.wait()
+        assert life.told == ""
+
+        lease.is_down = True
+        await life.stopped.wait()
+        assert life.told == "told so", "before the lease is given back"
 
 
 async def test_what_else_ends_the_work_ends_the_replica() -> None:

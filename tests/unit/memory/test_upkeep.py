@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from archive_samples import a_turn, keep
-from shepherd_memory.archive.fake import FakeArchives
+from shepherd_memory.archive.fake import FakeArchive, FakeArchives
 from shepherd_memory.clocks import Clocks
-from shepherd_memory.errors import ModelUnavailableError
+from shepherd_memory.errors import ModelUnavailableError, StoreUnavailableError
 from shepherd_memory.keeping import DAY_NS, Keeping
 from shepherd_memory.metrics import Metrics
 from shepherd_memory.notifier import Bell
@@ -118,6 +118,25 @@ async def test_recalls_that_found_no_room_are_counted(world: World) -> None:
     await world.upkeep().round()
 
     assert world.count("shepherd_memory_recalls_dropped_total") == 5
+
+
+class DownArchives(FakeArchives):
+    """Out of reach."""
+
+    def of(self, tenant: str) -> FakeArchive:
+        raise StoreUnavailableError("store", "told so")
+
+
+async def test_recalls_that_could_not_be_written_are_kept_for_the_next_round(
+    world: World,
+) -> None:
+    world.archives = DownArchives()
+    world.recalls.note("t", ["a", "b"], 1)
+    with pytest.raises(StoreUnavailableError):
+        await world.upkeep().round()
+    world.recalls.note("t", ["b"], 2)
+
+    assert world.recalls.taken() == {"t": {"a": 1, "b": 2}}
 
 
 async def test_new_turns_are_embedded_as_soon_as_the_bell_rings(world: World) -> None:
