@@ -96,12 +96,12 @@ class PostgresServer:
 
     @property
     def is_frozen(self) -> bool:
-        """Whether the kernel calls every one of them stopped."""
+        """Whether the kernel calls every one of them stopped, but for those that have just ended."""
         states = [
             Path(f"/proc/{each}/stat").read_text().rpartition(") ")[2][0]
             for each in self._everyone()
         ]
-        return set(states) == {"T"}
+        return "T" in states and set(states) <= {"T", "Z"}
 
     def remove(self) -> None:
         """Stop and leave nothing behind."""

@@ -74,7 +74,8 @@ class Metrics:
             "Times a batch could not be committed because a store could not be used.",
         )
         self.store_up = self._gauge(
-            "shepherd_memory_store_up", "1 while batches can be committed, 0 while streams wait."
+            "shepherd_memory_store_up",
+            "1 while batches can be committed, or the store be reached where another replica commits.",
         )
         self.store_up.set(1)
         self.stored_bytes = Gauge(

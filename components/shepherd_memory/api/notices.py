@@ -20,6 +20,7 @@ from shepherd_memory.api.parameters import (
 )
 from shepherd_memory.api.problems import problem_responses
 from shepherd_memory.archive.records import NoticeState
+from shepherd_memory.errors import StoreUnavailableError
 from shepherd_memory.memory import Memory
 from shepherd_memory.models import NoticeModel, NoticePage
 
@@ -71,6 +72,8 @@ async def stream_notices(
     """Pending notices and then every new one, as server-sent events; `Last-Event-ID` goes on."""
     if last_event_id.isascii() and last_event_id.isdecimal() and len(last_event_id) < 20:
         after = min(int(last_event_id), MAX_INTEGER)
+    # A store that cannot be used is a status, as long as there can be one.
+    await caller.memory.notices(session=session, state=NoticeState.PENDING, after=after, limit=1)
     caller.counted(0, session=session or "")
     return StreamingResponse(
         _events(caller.memory, session, after),
@@ -87,11 +90,15 @@ async def acknowledge(caller: Writer, notice: NoticeId) -> None:
 
 
 async def _events(memory: Memory, session: str | None, after: int) -> AsyncIterator[str]:
+    """Ends when the store cannot be used: whoever reads comes again and goes on."""
     yield ": notices\n\n"
     while not memory.is_closing:
-        found = await memory.wait_for_notices(
-            session=session, after=after, limit=MAX_PAGE, timeout_s=PING_S
-        )
+        try:
+            found = await memory.wait_for_notices(
+                session=session, after=after, limit=MAX_PAGE, timeout_s=PING_S
+            )
+        except StoreUnavailableError:
+            return
         for each in found:
             after = each.position
             text = NoticeModel.of(each).model_dump_json()

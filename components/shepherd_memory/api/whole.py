@@ -40,6 +40,8 @@ async def export(caller: Reader, session: OfSession = None) -> StreamingResponse
     """
     if session is not None:
         await caller.memory.session(session)
+    else:  # a store that cannot be used is a status, as long as there can be one
+        await caller.memory.sessions(after="", limit=1)
     caller.counted(1, session=session or "")
     return StreamingResponse(_lines(caller.memory, session), media_type="application/x-ndjson")
 

@@ -288,6 +288,40 @@ async def test_a_store_that_cannot_be_used_now_is_told_with_when_to_come_back(
         assert "/var" not in await answer.text()
 
 
+class MortalArchives(FakeArchives):
+    """Stores that can be used until they are told."""
+
+    is_down = False
+
+    def of(self, tenant: str) -> Any:
+        if self.is_down:
+            raise StoreUnavailableError("/var/x.db", "disk full")
+        return super().of(tenant)
+
+
+async def test_a_stream_of_notices_ends_with_its_store_and_goes_on_when_that_is_back(
+    tmp_path: Path,
+) -> None:
+    archives = MortalArchives()
+    async with house(tmp_path, archives=archives) as door:
+        async with door.client.get("/v1/notices/stream") as events:
+            door.talk("a")
+            door.evict()
+            told = b""
+            while b"data: " not in told:
+                told += await events.content.readany()
+            archives.is_down = True
+            door.means.bell.ring()
+            rest = await events.content.read()
+            assert b"event: notice" not in rest
+        again = {"last-event-id": told.split(b"id: ")[1].split(b"\n")[0].decode()}
+        async with door.client.get("/v1/notices/stream", headers=again) as refused:
+            assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+        archives.is_down = False
+        async with door.client.get("/v1/notices/stream", headers=again) as events:
+            assert events.status == 200
+
+
 class DeadReranker:
     def score(self, query: str, texts: Sequence[str]) -> Sequence[float]:
         raise ModelUnavailableError("reranker", "told so")

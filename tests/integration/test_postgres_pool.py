@@ -1,0 +1,77 @@
+"""What a pool of connections says when it can give none, and what a server's errors are taken for."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+
+import psycopg
+import pytest
+
+from postgres_server import SERVICE, PostgresServer
+from shepherd_memory.archive.postgres_pool import PostgresOptions, PostgresPool
+from shepherd_memory.errors import StoreUnavailableError
+
+
+@contextmanager
+def raising(postgres: PostgresServer, state: str) -> Iterator[Callable[[], None]]:
+    options = PostgresOptions(url=postgres.url(SERVICE))
+    with closing(PostgresPool(options)) as pool:
+
+        def fail() -> None:
+            with pool.transaction() as connection:
+                connection.execute(
+                    f"DO $$ BEGIN RAISE EXCEPTION 'told so' USING ERRCODE = '{state}'; END $$"
+                )
+
+        yield fail
+
+
+def test_a_pool_whose_connections_are_in_use_says_so_and_keeps_the_way_open(
+    postgres: PostgresServer,
+) -> None:
+    options = PostgresOptions(
+        url=postgres.url(SERVICE),
+        max_connections=1,
+        connect_timeout_s=0.1,
+    )
+    with closing(PostgresPool(options)) as pool:
+        with (
+            pool.transaction(),
+            pytest.raises(StoreUnavailableError, match="all 1 connections are in use"),
+            pool.transaction(),
+        ):
+            pytest.fail("there was a second connection")
+        with pool.transaction() as connection:
+            assert connection.execute("SELECT 1 AS one").fetchone() == {"one": 1}
+
+
+def test_what_is_sent_and_not_acknowledged_is_given_up_by_the_kernel(
+    postgres: PostgresServer,
+) -> None:
+    options = PostgresOptions(url=postgres.url(SERVICE), connect_timeout_s=2.5)
+    with (
+        closing(PostgresPool(options)) as pool,
+        pool.transaction() as connection,
+        socket.socket(fileno=os.dup(connection.fileno())) as link,
+    ):
+        assert link.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 2500
+
+
+@pytest.mark.parametrize(
+    "state",
+    ["40001", "40P01", "53100", "53200", "53300", "55P03", "57014", "57P03", "58030", "25006"],
+)
+def test_what_goes_away_by_itself_is_told_as_such(postgres: PostgresServer, state: str) -> None:
+    with raising(postgres, state) as fail, pytest.raises(StoreUnavailableError, match="told so"):
+        fail()
+
+
+@pytest.mark.parametrize("state", ["22003", "23505", "42501", "42P01", "XX001"])
+def test_what_no_patience_mends_is_told_as_it_is(postgres: PostgresServer, state: str) -> None:
+    with raising(postgres, state) as fail, pytest.raises(psycopg.Error) as told:
+        fail()
+
+    assert told.value.sqlstate == state
