@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, suppress
 
 import psycopg
 import pytest
@@ -46,6 +48,41 @@ def test_a_pool_whose_connections_are_in_use_says_so_and_keeps_the_way_open(
             pytest.fail("there was a second connection")
         with pool.transaction() as connection:
             assert connection.execute("SELECT 1 AS one").fetchone() == {"one": 1}
+
+
+def test_however_many_ask_a_server_that_is_away_few_connections_are_tried(
+    record_property: Callable[[str, object], None],
+) -> None:
+    asked, until = [0] * 8, time.monotonic() + 1.0
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(9) as threads:
+        tried = threads.submit(count_connections, server)
+        url = f"postgresql://nobody@127.0.0.1:{server.getsockname()[1]}/nothing"
+        pool = PostgresPool(PostgresOptions(url=url, connect_timeout_s=0.25))
+
+        def ask(caller: int) -> None:
+            while time.monotonic() < until:
+                asked[caller] += 1
+                with suppress(StoreUnavailableError), pool.transaction():
+                    pytest.fail("there was a connection")
+                time.sleep(0.005)
+
+        list(threads.map(ask, range(8)))
+        pool.close()
+        server.shutdown(socket.SHUT_RDWR)
+    record_property("away", {"asked": sum(asked), "tried": tried.result()})
+
+    assert sum(asked) > 100, "nobody waits long, but for one"
+    assert 2 <= tried.result() <= 20
+
+
+def count_connections(server: socket.socket) -> int:
+    """How many come until the socket is shut; each is closed at once."""
+    number = 0
+    with suppress(OSError):
+        while True:
+            server.accept()[0].close()
+            number += 1
+    return number
 
 
 def test_what_is_sent_and_not_acknowledged_is_given_up_by_the_kernel(
