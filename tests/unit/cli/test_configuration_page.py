@@ -27,7 +27,7 @@ PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob
 OF_OTHER_PROGRAMS = {
     *("--router-mode", "--migration-limit"),  # Dynamo's frontend
     *("--section", "--dataset", "--shape", "--rounds", "--workers", "--sessions", "--tenants"),
-    *("--tensor-parallel", "--postgres-ca"),  # scripts
+    *("--tensor-parallel", "--images", "--postgres-ca"),  # scripts
     *("--checkpoint_dir", "--output_dir", "--use_paged_context_fmha", "--max_batch_size"),
     *("--shm-size", "--ulimit", "--from-file", "--all", "--schema", "--retry"),
     *("--no-deps", "--require-hashes"),
