@@ -62,7 +62,8 @@ class MemoryConfig(HttpOptions, ArchiveOptions, TelemetryOptions):
     )
     embedder_key_file: str = option("File with the API key of the embeddings endpoint.", default="")
     reranker: str = option(
-        "Directory of a cross-encoder that orders the best hits anew, or none.", default="none"
+        "Directory of a model that reads the best 50 hits once more: a cross-encoder, or a sentence-transformers model that compares token by token; or none.",
+        default="none",
     )
     settle_s: float = option(
         "Seconds after a start in which a worker may show up again before its blocks count as gone.",
@@ -225,7 +226,7 @@ def _check_models(config: MemoryConfig) -> None:
             "--embedder", named, "none, wordllama, a model's directory, or https://host/v1#model"
         )
     if config.reranker != "none" and not Path(config.reranker).is_dir():
-        raise OptionError("--reranker", config.reranker, "none or a cross-encoder's directory")
+        raise OptionError("--reranker", config.reranker, "none or a model's directory")
     _ = config.embedder_key
 
 

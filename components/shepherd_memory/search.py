@@ -49,7 +49,7 @@ MAX_HITS = 100
 MAX_TENANTS = 64
 """Whose turns' places and vectors a searcher remembers."""
 RERANKED = 50
-"""Candidates that a reranker reads."""
+"""Candidates that a reranker reads; more where more hits are asked for."""
 VECTORS_AT_ONCE = 4096
 """Turns whose vectors are read from the store before they join the others."""
 _COMMON_SHARE = 0.25
@@ -227,7 +227,7 @@ class Searcher:
         return _told(archive, corpus, [found[each] for each in kept], place_of, question, terms)
 
     def _reranked(self, query: str, found: list[SearchHit]) -> list[SearchHit]:
-        """In the order of both scores, each stretched from 0 to 1."""
+        """In the order of both scores: one from 0 to its highest, one from its lowest, which is any."""
         if self._reranker is None or not found:
             return found
         try:

@@ -47,7 +47,9 @@ def create_embedder(named: str, *, api_key: str = "") -> Embedder | None:
 
 
 def create_reranker(named: str) -> Reranker | None:
-    """The reranker of an option's value, a cross-encoder's directory; None for `none`.
+    """The reranker of an option's value; None for `none`.
+
+    A directory with a cross-encoder is one; with an embedding model, it compares token by token.
 
     Raises:
         UnusableModelError: there is no such model here, or its package is missing.
@@ -56,9 +58,11 @@ def create_reranker(named: str) -> Reranker | None:
         return None
     try:
         if Path(named).is_dir():
-            from shepherd_memory.embedding.local_model import LocalReranker  # noqa: PLC0415  an extra
+            from shepherd_memory.embedding import local_model  # noqa: PLC0415  an extra
 
-            return LocalReranker(Path(named))
+            if local_model.is_classifier(Path(named)):
+                return local_model.CrossEncoder(Path(named))
+            return local_model.TokenComparer(Path(named))
     except ModuleNotFoundError as error:
         raise UnusableModelError(named, f"the package {error.name} is not installed") from error
-    raise UnusableModelError(named, "none or a cross-encoder's directory")
+    raise UnusableModelError(named, "none or a model's directory")

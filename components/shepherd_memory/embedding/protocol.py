@@ -49,7 +49,7 @@ class Embedder(Protocol):
 
 
 class Reranker(Protocol):
-    """Reads a question and a text together, which is slow and exact."""
+    """Reads the best texts once more for a question, which is slow and exact."""
 
     def score(self, query: str, texts: Sequence[str]) -> Sequence[float]:
         """How well each text answers; higher is better, on any scale.

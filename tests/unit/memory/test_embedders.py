@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -161,11 +162,58 @@ def test_a_cross_encoder_reads_question_and_text_together(tmp_path: Path, bert: 
     reranker = create_reranker(str(tmp_path))
     assert reranker is not None
 
-    scores = reranker.score("whale", ["a shark", "a whale sings"])
+    scores = reranker.score("whale", ["a whale sings", "a shark"])
 
     assert len(set(scores)) == 2
-    assert list(reranker.score("whale", ["a whale sings"])) == [pytest.approx(scores[1], abs=1e-5)]
+    assert list(reranker.score("whale", ["a whale sings"])) == [pytest.approx(scores[0], abs=1e-5)]
     assert create_reranker("none") is None
+
+
+def test_a_cross_encoder_whose_labels_have_no_weights_is_refused(
+    tmp_path: Path, bert: Path
+) -> None:
+    shutil.copytree(bert, tmp_path, dirs_exist_ok=True)
+    settings = json.loads((bert / "config.json").read_text())
+    settings |= {
+        "architectures": ["BertForSequenceClassification"],
+        "id2label": {"0": "fits"},
+        "label2id": {"fits": 0},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+
+    with pytest.raises(UnusableModelError, match=r"classifier\.bias"):
+        create_reranker(str(tmp_path))
+
+
+def test_an_embedding_model_reranks_token_by_token(bert: Path) -> None:
+    reranker = create_reranker(str(bert))
+    assert reranker is not None
+
+    scores = reranker.score("a whale sings", ["shark", "a whale sings", "", *["shark " * 99] * 20])
+
+    assert scores[1] == pytest.approx(1.0, abs=1e-5)
+    assert scores[2] == 0.0
+    assert scores[0] < 0.999
+    assert scores[3:] == [pytest.approx(scores[3], abs=1e-5)] * 20
+    assert reranker.score("a whale", []) == []
+
+
+def test_weights_of_half_precision_are_computed_in_full(tmp_path: Path, bert: Path) -> None:
+    from transformers import AutoModel
+
+    for name in ("half", "full"):
+        shutil.copytree(bert, tmp_path / name)
+        halved = AutoModel.from_pretrained(bert).half()
+        (halved if name == "half" else halved.float()).save_pretrained(tmp_path / name)
+    half, full = (create_embedder(str(tmp_path / name)) for name in ("half", "full"))
+    assert half is not None
+    assert full is not None
+
+    texts = ["a whale sings", "shark"]
+
+    np.testing.assert_allclose(
+        half.embed(texts, is_query=False), full.embed(texts, is_query=False), atol=1e-6
+    )
 
 
 def test_a_directory_without_a_model_is_told_at_the_start(tmp_path: Path) -> None:
@@ -173,7 +221,7 @@ def test_a_directory_without_a_model_is_told_at_the_start(tmp_path: Path) -> Non
         create_embedder(str(tmp_path))
     with pytest.raises(UnusableModelError, match="safetensors"):
         create_reranker(str(tmp_path))
-    with pytest.raises(UnusableModelError, match="cross-encoder"):
+    with pytest.raises(UnusableModelError, match="none or a model's directory"):
         create_reranker("nowhere")
 
 
