@@ -226,10 +226,11 @@ def told(hits: list[SearchHit]) -> str:
     parts = []
     for number, hit in enumerate(hits, 1):
         turn = hit.turn
-        day = datetime.fromtimestamp(turn.started_unix_ns / 1e9, UTC).date()
         where = [f"Session {turn.session}"] * bool(turn.session)
         where += [f"turn {turn.ordinal}"] * bool(turn.ordinal)
-        source = ", ".join([*where, str(day)])
+        if turn.started_unix_ns:
+            where.append(str(datetime.fromtimestamp(turn.started_unix_ns / 1e9, UTC).date()))
+        source = ", ".join(where)
         said = _said(turn)
         if hit.before is not None:
             said = f"{_said(hit.before)}\n{said}"
