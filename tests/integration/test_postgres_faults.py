@@ -24,6 +24,7 @@ from psycopg import sql
 from line_process import LineProcess
 from memory_oracle import eventually
 from nats_broker import NatsBroker
+from open_directories import let_others_reach
 from postgres_house import (
     CONNECT_S,
     MARGIN_S,
@@ -51,8 +52,7 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None
     if subprocess.run(command, capture_output=True, check=False).returncode:
         yield None
         return
-    for parent in disk.parents[:3]:
-        parent.chmod(0o755)
+    let_others_reach(disk.parent)
     yield disk
     subprocess.run(["umount", "-l", str(disk)], check=True)
 

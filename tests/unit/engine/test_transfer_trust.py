@@ -6,11 +6,11 @@ import asyncio
 import os
 import stat
 import subprocess
-from itertools import takewhile
 from pathlib import Path
 
 import pytest
 
+from open_directories import let_others_reach
 from shepherd_worker.engine.embedded.model.shared_memory import map_readonly
 from shepherd_worker.engine.embedded.transfer import shm
 from shepherd_worker.engine.embedded.transfer.frames import Kind, encode_header
@@ -68,8 +68,7 @@ def test_a_socket_directory_that_others_may_enter_is_refused(
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 async def test_another_user_cannot_look_into_the_memory(tmp_path: Path, blocks: Blocks) -> None:
     """Even one who reaches the socket, past its directory."""
-    for directory in takewhile(is_closed, (tmp_path, *tmp_path.parents)):
-        open_to_all(directory, 0o755)
+    let_others_reach(tmp_path)
     async with service(blocks.storage) as server:
         reachable = tmp_path / "socket"
         os.link(socket_of(server), reachable)
@@ -90,10 +89,6 @@ async def test_another_user_cannot_look_into_the_memory(tmp_path: Path, blocks: 
 
         assert done.stdout in {"b''\n", ""}
         assert "PermissionError" not in done.stderr
-
-
-def is_closed(directory: Path) -> bool:
-    return not directory.stat().st_mode & stat.S_IXOTH
 
 
 def test_lent_memory_can_neither_be_written_nor_shrunk(blocks: Blocks) -> None:
