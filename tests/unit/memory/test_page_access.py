@@ -14,6 +14,7 @@ import pytest
 from yarl import URL
 
 from memory_doors import House, Tenants, house
+from openai_client import eventually
 from shepherd_auth.identity import Scope
 from shepherd_memory.ui.sign_in import COOKIE
 
@@ -269,11 +270,12 @@ async def test_the_audit_log_tells_of_pages_once_and_not_of_files(
     await browser.get("/session?id=of-acme")
     await browser.get("/session?id=nobody", 404)
     await browser.get("/search?query=cats")
-    for _ in range(100):
+
+    async def written() -> list[str]:
         lines = (tmp_path / "audit.jsonl").read_text().splitlines()
-        if len(lines) >= 4:
-            break
-    told = [json.loads(line) for line in lines]
+        return lines if len(lines) >= 4 else []
+
+    told = [json.loads(line) for line in await eventually(written)]
 
     assert [(each["action"], each["status"], each["tenant"]) for each in told] == [
         ("sign_in", 303, "acme"),
