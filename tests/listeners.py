@@ -44,14 +44,21 @@ def _entries(table: str) -> Iterator[list[str]]:
 
 
 def _sockets(group: int) -> Iterator[str]:
-    """Inodes; processes and files may go while we look."""
+    """Inodes; processes and files may go while we look, and the `su` that began us is not ours."""
     for process in Path("/proc").iterdir():
         if process.name.isdigit() and _group_of(int(process.name)) == group:
-            for file in (process / "fd").iterdir():
+            for file in _files(process):
                 with suppress(OSError):
                     kind, _, inode = str(file.readlink()).partition(":")
                     if kind == "socket":
                         yield inode.strip("[]")
+
+
+def _files(process: Path) -> list[Path]:
+    try:
+        return list((process / "fd").iterdir())
+    except (FileNotFoundError, PermissionError):
+        return []
 
 
 def _group_of(pid: int) -> int | None:
