@@ -283,15 +283,22 @@ class EncodeClient:
 
 
 class DynamoRouterFeed:
-    """One rank's block events for Dynamo's KV router, which takes hashes as signed integers."""
+    """One rank's block events for Dynamo's KV router, which takes hashes as signed integers.
+
+    After `close` nothing is passed on: the router has forgotten the worker, and the engine may
+    still let blocks go.  Event loop only.
+    """
 
     def __init__(self, publisher: KvEventPublisher, block_size: int, salts: Salts) -> None:
         self._publisher = publisher
         self._block_size = block_size
         self._salts = salts
+        self._is_open = True
 
     def stored(self, event: BlocksStored) -> None:
         """See `RouterFeed`."""
+        if not self._is_open:
+            return
         self._publisher.publish_stored(
             token_ids=event.token_ids.tolist(),
             num_block_tokens=[self._block_size] * len(event.block_hashes),
@@ -303,10 +310,12 @@ class DynamoRouterFeed:
 
     def removed(self, event: BlocksRemoved) -> None:
         """See `RouterFeed`."""
-        self._publisher.publish_removed([_signed(value) for value in event.block_hashes])
+        if self._is_open:
+            self._publisher.publish_removed([_signed(value) for value in event.block_hashes])
 
     def close(self) -> None:
         """Send what is buffered and stop."""
+        self._is_open = False
         self._publisher.shutdown()
 
 
