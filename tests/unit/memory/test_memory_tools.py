@@ -14,12 +14,15 @@ from mcp import Client, StdioServerParameters
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
+from archive_samples import a_turn
 from memory_doors import SAID, House, Tenants, house
 from shepherd_auth.identity import Scope
 from shepherd_memory.archive.fake import FakeArchives
 from shepherd_memory.errors import StoreUnavailableError
 from shepherd_memory.recalled import BEGIN, END, without_recalled
+from shepherd_memory.search import SearchHit
 from shepherd_memory.tools import MAX_MESSAGE_CHARS, TOOLS
+from shepherd_memory.tools import told as hits_told
 
 NAMES = [
     "search_memory",
@@ -317,3 +320,10 @@ async def test_a_client_of_stdio_reaches_the_service_with_one_credential(tmp_pat
 
         fact = await door.get("/v1/facts/user_name", key=environment["SHEPHERD_MEMORY_KEY"])
         assert fact["value"] == "Ann"
+
+
+def test_a_turn_that_nobody_dated_is_told_without_a_day() -> None:
+    dated, undated = a_turn(1, started=1), a_turn(1, started=0)
+
+    assert "(Session s, turn 1, 1970-01-01)" in hits_told([SearchHit(dated, 1.0)])
+    assert "(Session s, turn 1)" in hits_told([SearchHit(undated, 1.0)])
