@@ -81,10 +81,13 @@ def test_up_restarts_what_is_killed_and_ends_in_order(
     until(lambda: system.of("decode").restarts == 1 and system.of("decode").state == "ready")
     assert system.of("decode").last_exit_code == -signal.SIGKILL
 
+    def is_followed_again() -> bool:
+        stream = stream_of(system, "decode")
+        read = stream["epoch"] > before["epoch"] and stream["applied"]["sequence"] > 0
+        return bool(read and stream["state"] == "live")
+
     until(is_answered)
-    until(lambda: stream_of(system, "decode")["epoch"] > before["epoch"])
-    until(lambda: stream_of(system, "decode")["applied"]["sequence"] > 0)
-    assert stream_of(system, "decode")["state"] == "live"
+    until(is_followed_again)
 
     seen = top(system)
     assert seen["stack"] == "running"
