@@ -46,8 +46,7 @@ async def test_blocks_of_a_foreign_engine_reach_the_memory_service(
     )
     try:
         await eventually(lambda: _blocks(stack, memory, 4))
-        report = await stack.get_json(memory.url + "/health")
-        assert [(s["stream"], s["state"]) for s in report["streams"]] == [("v1/0", "live")]
+        await eventually(lambda: _is_level(stack, memory))
         engine.publish([BlocksRemoved(HASHES[3:])])
         await eventually(lambda: _blocks(stack, memory, 3))
 
@@ -67,3 +66,8 @@ async def test_blocks_of_a_foreign_engine_reach_the_memory_service(
 async def _blocks(stack: Stack, memory: Service, expected: int) -> bool:
     async with stack.http.get(memory.url + "/metrics") as response:
         return f"shepherd_memory_blocks {float(expected)}" in await response.text()
+
+
+async def _is_level(stack: Stack, memory: Service) -> bool:
+    report = await stack.get_json(memory.url + "/health")
+    return [(s["stream"], s["state"]) for s in report["streams"]] == [("v1/0", "live")]
