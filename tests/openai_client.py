@@ -51,12 +51,15 @@ class Client:
         assert status == 200, answer
         return answer
 
-    async def stream(self, prompt: str, **options: Any) -> list[dict[str, Any]]:
-        """Every event of a greedy streamed completion."""
+    async def stream(
+        self, prompt: str, *, on_begin: Callable[[], None] = lambda: None, **options: Any
+    ) -> list[dict[str, Any]]:
+        """Every event of a greedy streamed completion; `on_begin` is called before the first."""
         body = {"model": self.model, "prompt": prompt, "temperature": 0, "stream": True, **options}
         url = f"{self.frontend.url}/v1/completions"
         async with self.stack.http.post(url, json=body) as response:
             assert response.status == 200, await response.text()
+            on_begin()
             return [event async for event in server_sent_events(response.content)]
 
 

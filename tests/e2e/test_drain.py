@@ -45,23 +45,27 @@ async def test_streams_that_run_at_sigterm_all_finish_and_the_worker_ends_with_z
     undisturbed = await client.complete("count with me", **options)
     told = asyncio.create_task(read_to_its_goodbye(events))
 
-    async def all_run() -> bool:
-        return bool((await health(stack, worker))["requests"]["in_progress"] == NUM_STREAMS)
+    # Dynamo's frontend fails a request of which it has heard nothing when the worker leaves.
+    begun = asyncio.Semaphore(0)
+    stream = partial(client.stream, "count with me", on_begin=begun.release, **options)
+
+    async def in_progress() -> int:
+        return int((await health(stack, worker))["requests"]["in_progress"])
 
     async with asyncio.TaskGroup() as tasks:
-        streams = [
-            tasks.create_task(client.stream("count with me", **options)) for _ in range(NUM_STREAMS)
-        ]
-        await eventually(all_run)
-        record_property("injected", f"SIGTERM while {NUM_STREAMS} requests are in progress")
+        streams = [tasks.create_task(stream()) for _ in range(NUM_STREAMS)]
+        for _ in range(NUM_STREAMS):
+            await begun.acquire()
+        running = await in_progress()
+        record_property("injected", f"SIGTERM while {running} requests are in progress")
         worker.process.signal(signal.SIGTERM)
         await eventually(partial(_refused, client), what="the frontend sends it nothing more")
-        in_progress = (await health(stack, worker))["requests"]["in_progress"]
-        record_property("in_progress_when_new_ones_are_refused", in_progress)
+        still_running = await in_progress()
+        record_property("in_progress_when_new_ones_are_refused", still_running)
 
-    assert in_progress > 0, "new requests were refused while the old ones ran"
-    for stream in streams:
-        events = stream.result()
+    assert 0 < still_running <= running, "new requests were refused while the old ones ran"
+    for each in streams:
+        events = each.result()
         text = "".join(choice["text"] for event in events for choice in event["choices"])
         assert text == undisturbed["choices"][0]["text"]
         assert events[-1]["choices"][0]["finish_reason"] == "length"
