@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,11 @@ from psycopg import sql
 
 from line_process import LineProcess
 from memory_oracle import eventually, kept, talk, truth
+from nats_broker import NatsBroker
 from postgres_server import OWNER, SERVICE, PostgresServer
 from publishing_worker import PublishingWorker
+from shepherd_events.events import StreamId
+from shepherd_events.transports.nats_publisher import NatsPublisherTransport
 from shepherd_memory.archive.postgres import PostgresArchives
 from shepherd_memory.archive.postgres_pool import PostgresOptions, PostgresPool
 from shepherd_memory.errors import StoreUnavailableError
@@ -54,10 +57,13 @@ class House:
         options: PostgresOptions,
         memory: LineProcess,
         worker: PublishingWorker,
+        *,
+        owner: str = "",
     ) -> None:
+        """`owner` is the URL of the tables' owner, if not the server's own."""
         self.server = server
         self.schema = options.schema
-        self._pool = PostgresPool(replace(options, url=server.url(OWNER)))
+        self._pool = PostgresPool(replace(options, url=owner or server.url(OWNER)))
         self._archives = PostgresArchives(self._pool)
         self._memory = memory
         self._worker = worker
@@ -171,7 +177,27 @@ class House:
         self._pool.close()
 
 
-def given(options: PostgresOptions) -> dict[str, object]:
+@contextmanager
+def opened_house(
+    server: PostgresServer, options: PostgresOptions, directory: Path, *, owner: str = ""
+) -> Iterator[House]:
+    """A memory, and a worker whose stream a broker keeps in `directory`."""
+    with ExitStack() as opened:
+        broker = NatsBroker(directory).start()
+        opened.callback(broker.kill)
+        worker = PublishingWorker(NatsPublisherTransport(broker.url, StreamId("w1")), "w1")
+        opened.callback(worker.publisher.close, "test is over")
+        memory = LineProcess(PROGRAM, json.dumps(_given(options)))
+        opened.callback(memory.end)
+        memory.tell(worker.joined.descriptor.to_json())
+        house = House(server, options, memory, worker, owner=owner)
+        opened.callback(house.close)
+        house.talk()
+        house.is_whole()
+        yield house
+
+
+def _given(options: PostgresOptions) -> dict[str, object]:
     """The memory's options."""
     return {
         "archive": options.url,

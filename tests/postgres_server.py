@@ -33,7 +33,11 @@ _DEADLINE_S = 20
 class PostgresServer:
     """One server; keeps its port and its data over a restart."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, copied: PostgresServer | None = None, log_at: Path | None = None) -> None:
+        """With a database of its own, or as a standby that follows the server that was `copied`.
+
+        `log_at` is where the write-ahead log shall lie, in pieces of a megabyte.
+        """
         self._directory = TemporaryDirectory(prefix="shepherd-postgres-")
         directory = Path(self._directory.name)
         self._data = directory / "data"
@@ -41,11 +45,15 @@ class PostgresServer:
         self._user = _UNPRIVILEGED if os.getuid() == 0 else None
         self.port = free_port()
         self.own(directory)
-        self._run(
-            "initdb",
-            *("-D", str(self._data), "-U", "postgres", "-A", "trust"),
-            *("-E", "UTF8", "--locale=C", "--no-sync"),
-        )
+        where = ["-D", str(self._data), "--no-sync"]
+        if log_at is not None:
+            self.own(log_at)
+            where += [f"--waldir={log_at}", "--wal-segsize=1"]
+        if copied is None:
+            self._run("initdb", *where, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C")
+        else:
+            source = ("-d", copied.url("postgres"), "--checkpoint=fast", "--write-recovery-conf")
+            self._run("pg_basebackup", *where, *source)
         self._process: subprocess.Popen[bytes] | None = None
 
     def own(self, directory: Path) -> None:
@@ -93,6 +101,24 @@ class PostgresServer:
     def thaw(self) -> None:
         """They go on."""
         self._send_all(signal.SIGCONT)
+
+    def stop_following(self) -> None:
+        """A standby gets nothing new from here on; returns when that is so."""
+        self.execute("ALTER SYSTEM SET primary_conninfo = ''")
+        self.execute("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + _DEADLINE_S
+        while self.execute("SELECT 1 FROM pg_stat_wal_receiver"):
+            assert time.monotonic() < deadline, self._log.read_text()
+            time.sleep(0.02)
+
+    def promote(self) -> None:
+        """Make a standby the server that takes writes; returns when it is."""
+        assert self.execute("SELECT pg_promote()") == [(True,)]
+
+    @property
+    def is_running(self) -> bool:
+        """Whether its process has not ended."""
+        return self._process is not None and self._process.poll() is None
 
     @property
     def is_frozen(self) -> bool:

@@ -20,7 +20,7 @@ from shepherd_events.events import Frame, Notice, StreamId
 from shepherd_memory.arrivals import Arrival, StreamEnded
 from shepherd_memory.clocks import Clocks
 from shepherd_memory.consumer import Consumer
-from shepherd_memory.errors import StoreUnavailableError
+from shepherd_memory.errors import LeaseLostError, StoreUnavailableError
 from shepherd_memory.metrics import Metrics
 from shepherd_memory.notifier import Bell
 from shepherd_memory.writer import WriterThread
@@ -73,7 +73,11 @@ class Applier:
         self._metrics.backlog.set(self.backlog)
 
     async def run(self) -> None:
-        """Apply batches until cancelled; what has not been committed then is replayed later."""
+        """Apply batches until cancelled; what has not been committed then is replayed later.
+
+        Raises:
+            LeaseLostError: nothing more can be committed from here.
+        """
         while True:
             await self._apply(await self._next_batch())
 
@@ -125,6 +129,8 @@ class Applier:
                 if has_failed:
                     await self._writer.run(self._consumer.reload)
                 notices = await self._writer.run(lambda: self._apply_now(batch))
+            except LeaseLostError:
+                raise
             except StoreUnavailableError as error:
                 self._tell_of_failure(error)
                 has_failed = True

@@ -6,7 +6,7 @@
     |-- TooManyRequestsError     HTTP 429: the tenant's rate or quota; says when to come back
     |-- UnknownItemError         HTTP 404: no such session or notice in the caller's tenant
     |-- StoreUnavailableError    a store cannot be used just now: nothing is lost, try again
-    |   `-- LeaseLostError      another replica follows the streams
+    |   `-- LeaseLostError      the streams are no longer this replica's
     |-- ModelUnavailableError    an embedder or reranker cannot answer: done without, tried again
     |-- UnusableModelError       an option names a model that cannot be loaded: exit code 3
     |-- NoTenantError            an empty tenant: never means all of them
@@ -65,10 +65,7 @@ class StoreUnavailableError(MemoryServiceError):
 
 
 class LeaseLostError(StoreUnavailableError):
-    """Another replica follows the streams by now; what this one was about to commit had no effect."""
-
-    def __init__(self, store: str) -> None:
-        super().__init__(store, "another replica follows the streams")
+    """The streams are no longer this replica's; what it was about to commit had no effect."""
 
 
 class ModelUnavailableError(MemoryServiceError):

@@ -20,9 +20,12 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Protocol
 
-from shepherd_memory.errors import StoreUnavailableError
+from shepherd_memory.errors import LeaseLostError, StoreUnavailableError
 
 log = logging.getLogger(__name__)
+
+AGAIN_S = 0.1
+"""From the loss of a lease until it is asked for again: the server may only have been started anew."""
 
 
 class Lease(Protocol):
@@ -74,22 +77,18 @@ class Replica:
             Exception: what `lead` raises.
         """
         while True:
+            pause_s = self._lease.ttl_s / 3
             try:
-                await self._lead_or_stand_by()
+                if await asyncio.to_thread(self._lease.acquire):
+                    self._store_is("")
+                    await self._lead_while_ours()
+                    pause_s = min(pause_s, AGAIN_S)
+                else:
+                    await self._stand_by()
+                    self._store_is("")
             except StoreUnavailableError as error:
                 self._store_is(error.reason)
-            await self._sleep(self._lease.ttl_s / 3)
-
-    async def _lead_or_stand_by(self) -> None:
-        """Until the lease is lost, or until it should be asked for again."""
-        if await asyncio.to_thread(self._lease.acquire):
-            self._store_is("")
-            log.info("this replica follows the streams now")
-            await self._lead_while_ours()
-            log.warning("another replica may follow the streams: this one stands by")
-        else:
-            await self._stand_by()
-            self._store_is("")
+            await self._sleep(pause_s)
 
     def _store_is(self, reason: str) -> None:
         if reason != self._told:
@@ -98,12 +97,17 @@ class Replica:
         self._tell(reason)
 
     async def _lead_while_ours(self) -> None:
+        """Until the lease is lost."""
+        log.info("this replica follows the streams now")
         working = asyncio.ensure_future(self._lead())
         keeping = asyncio.ensure_future(self._kept())
         try:
             done, _ = await asyncio.wait({working, keeping}, return_when=asyncio.FIRST_COMPLETED)
             for each in done:
                 each.result()
+            log.warning("this replica no longer follows the streams: the lease is not its own")
+        except* LeaseLostError as lost:
+            log.warning("this replica no longer follows the streams: %s", _first_of(lost))
         finally:
             working.cancel()
             keeping.cancel()
@@ -131,3 +135,10 @@ class Replica:
                 if clock() >= valid_until:
                     self._store_is(error.reason)
                     raise
+
+
+def _first_of(error: BaseException) -> BaseException:
+    """What stands innermost in groups of errors."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

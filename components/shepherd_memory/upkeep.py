@@ -101,6 +101,7 @@ class Upkeep:
 
     async def run(self) -> None:
         """Round after round until cancelled; the store or the model may be down for a while."""
+        self._embedded.clear()  # a store that lacks documents gives their numbers to others
         pause_s = 0.0
         while True:
             ticket = self._bell.ticket()
@@ -168,15 +169,15 @@ class Upkeep:
     async def _embed(self, tenant: str, embedder: Embedder) -> None:
         while True:
             after = self._embedded.get(tenant, 0)
-            archive = self._archives.of(tenant)
-            vectors = await asyncio.to_thread(
-                missing_vectors, archive, embedder, after=after, limit=BATCH
-            )
+            vectors = await asyncio.to_thread(self._missing, tenant, embedder, after)
             if not vectors:
                 return
             await self._writer.run(lambda: self._write_vectors(tenant, embedder.name, vectors))  # noqa: B023  awaited at once
             self._embedded[tenant] = vectors[-1].doc
             self._metrics.turns_embedded.inc(len(vectors))
+
+    def _missing(self, tenant: str, embedder: Embedder, after: int) -> list[StoredVectors]:
+        return missing_vectors(self._archives.of(tenant), embedder, after=after, limit=BATCH)
 
     def _write_recalled(self, tenant: str, recalled: dict[str, int]) -> None:
         with self._archives.of(tenant).writing() as writer:

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
@@ -68,7 +69,12 @@ def worker(tmp_path: Path) -> Iterator[PublishingWorker]:
 
 
 def follows(replica: LineProcess) -> bool:
-    with urlopen(f"{replica.started['url']}/health") as answer:
+    """Whatever else it says: until it has caught up its health is 503."""
+    try:
+        answer = urlopen(f"{replica.started['url']}/health")
+    except HTTPError as refusal:
+        answer = refusal
+    with answer:
         return bool(json.load(answer)["follows_streams"])
 
 

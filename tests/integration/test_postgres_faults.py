@@ -7,13 +7,12 @@ everything would have made of it: every turn once, told of once.
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,40 +20,55 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from line_process import LineProcess
 from memory_oracle import eventually
-from nats_broker import NatsBroker
-from open_directories import let_others_reach
+from open_directory import open_directory
 from postgres_house import (
     CONNECT_S,
     MARGIN_S,
     MAX_CONNECTIONS,
-    PROGRAM,
     STATEMENT_S,
     House,
     doomed,
-    given,
+    opened_house,
 )
-from postgres_server import OWNER, PostgresServer, why_not
-from publishing_worker import PublishingWorker
-from shepherd_events.events import StreamId
-from shepherd_events.transports.nats_publisher import NatsPublisherTransport
+from postgres_server import OWNER, SERVICE, PostgresServer, why_not
 
 DOWN_S = float(os.environ.get("SHEPHERD_TEST_POSTGRES_DOWN_S", "0.7"))
 Record = Callable[[str, object], None]
 
 
+@contextmanager
+def mounted() -> Iterator[Path | None]:
+    """A disk of sixteen megabytes; None where nothing can be mounted."""
+    with open_directory() as disk:
+        command = ["mount", "-t", "tmpfs", "-o", "size=16m,mode=0777", "tmpfs", str(disk)]
+        if subprocess.run(command, capture_output=True, check=False).returncode:
+            yield None
+            return
+        try:
+            yield disk
+        finally:
+            subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@contextmanager
+def filled(disk: Path) -> Iterator[None]:
+    """There is no room on it in this block."""
+    ballast = disk / "ballast"
+    with pytest.raises(OSError, match="No space left"), ballast.open("wb", 0) as file:
+        while True:
+            file.write(bytes(4096))
+    try:
+        yield
+    finally:
+        ballast.unlink()
+
+
 @pytest.fixture(scope="module")
-def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path | None]:
-    """A disk of sixteen megabytes for the tables; None where nothing can be mounted."""
-    disk = tmp_path_factory.mktemp("disk")
-    command = ["mount", "-t", "tmpfs", "-o", "size=16m,mode=0777", "tmpfs", str(disk)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        yield None
-        return
-    let_others_reach(disk.parent)
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
+def small_disk() -> Iterator[Path | None]:
+    """For the tables."""
+    with mounted() as disk:
+        yield disk
 
 
 @pytest.fixture(scope="module")
@@ -76,19 +90,7 @@ def server(small_disk: Path | None) -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="module")
 def house(server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    with ExitStack() as opened:
-        broker = NatsBroker(tmp_path_factory.mktemp("broker")).start()
-        opened.callback(broker.kill)
-        worker = PublishingWorker(NatsPublisherTransport(broker.url, StreamId("w1")), "w1")
-        opened.callback(worker.publisher.close, "test is over")
-        options = server.fresh()
-        memory = LineProcess(PROGRAM, json.dumps(given(options)))
-        opened.callback(memory.end)
-        memory.tell(worker.joined.descriptor.to_json())
-        house = House(server, options, memory, worker)
-        opened.callback(house.close)
-        house.talk()
-        house.is_whole()
+    with opened_house(server, server.fresh(), tmp_path_factory.mktemp("broker")) as house:
         yield house
 
 
@@ -227,23 +229,17 @@ def test_a_disk_that_is_full_stops_writers_and_not_readers(
 ) -> None:
     if small_disk is None:
         pytest.skip("nothing can be mounted here: no disk that could be filled")
-    ballast = small_disk / "ballast"
-    with pytest.raises(OSError, match="No space left"), ballast.open("wb", 0) as file:
-        while True:
-            file.write(bytes(4096))
 
     def is_told() -> bool:
         house.talk(4)
         return "No space left on device" in house.reason()
 
-    try:
+    with filled(small_disk):
         eventually(is_told, house.health)
         told = house.reason()
         found = house.ask("/v1/search?query=session1")[0]
         large = {"value": os.urandom(30_000).hex()}
         stored, headers, _ = house.ask("/v1/facts/large", "PUT", large)
-    finally:
-        ballast.unlink()
     record_property("full", told)
     house.is_whole()
 
@@ -266,3 +262,65 @@ def test_a_connection_that_is_ended_in_mid_transaction_has_left_nothing_of_it(
     house.is_whole()
 
     assert house.server.count_log("terminating connection due to administrator command") > ended
+
+
+def test_a_log_that_has_no_room_ends_the_server_and_costs_nothing(
+    tmp_path: Path, record_property: Record
+) -> None:
+    """PostgreSQL ends itself rather than promise what it cannot write down."""
+    settings = ("min_wal_size=2MB", "wal_recycle=off", "restart_after_crash=off")
+    with ExitStack() as opened:
+        disk = opened.enter_context(mounted())
+        if disk is None:
+            pytest.skip("nothing can be mounted here: no disk that could be filled")
+        log = disk / "log"
+        log.mkdir()
+        server = PostgresServer(log_at=log).start(*settings)
+        opened.callback(server.remove)
+        server.make_roles()
+        house = opened.enter_context(opened_house(server, server.fresh(), tmp_path))
+
+        def has_ended() -> bool:
+            house.talk()
+            with suppress(psycopg.Error):
+                server.execute("SELECT pg_switch_wal()")
+            return server.count_log("No space left on device") > 0 and not server.is_running
+
+        with filled(disk):
+            eventually(has_ended, house.health)
+            told = house.waits_for("refused", "closed the connection", "terminating")
+            slowest_s = house.refuses_everybody()
+        server.start(*settings)
+        house.is_whole()
+    record_property("log full", {"told": told, "refused_within_s": slowest_s})
+
+
+@pytest.mark.parametrize(
+    ("away", "back", "told"),
+    [
+        (
+            f"REVOKE ALL ON {{}} FROM {SERVICE}",
+            f"GRANT ALL ON {{}} TO {SERVICE}",
+            "permission denied",
+        ),
+        ("ALTER TABLE {} RENAME TO elsewhere", "ALTER TABLE {}.elsewhere RENAME TO turns", "exist"),
+        ("ALTER TABLE {} RENAME digest TO d", "ALTER TABLE {} RENAME d TO digest", "exist"),
+    ],
+    ids=["privilege", "table", "column"],
+)
+def test_what_an_operator_has_taken_away_is_waited_for(
+    house: House, away: str, back: str, told: str, record_property: Record
+) -> None:
+    schema = sql.Identifier(house.schema).as_string(None)
+    house.server.execute(away.format(f"{schema}.turns"))
+    try:
+        house.talk()
+        reason = house.waits_for(told)
+        status, headers, _ = house.ask("/v1/search?query=much")
+    finally:
+        place = schema if "elsewhere" in back else f"{schema}.turns"
+        house.server.execute(back.format(place))
+    record_property("taken away", reason)
+    house.is_whole()
+
+    assert (status, headers.get("retry-after")) == (503, "1")

@@ -147,16 +147,16 @@ def test_the_index_is_used_and_shows_one_tenant_its_own(
     archives = PostgresArchives(pool, nearness=nearness)
     index_vectors(owner, nearness)
     fill(archives, "t", MANY)
-    number = archives.of("t").number
+    speaker = archives.of("t").speaker
     statement = sql.SQL("EXPLAIN {}").format(nearness.nearest_first(10))
     query = [1.0] * DIMENSIONS
-    values = {"tenant": number, "model": MODEL, "query": query}
+    values = {"tenant": speaker.number, "model": MODEL, "query": query}
 
-    with pool.transaction(number) as connection:
-        nearness.candidates(connection, number, query, 10)
+    with pool.transaction(speaker) as connection:
+        nearness.candidates(connection, speaker.number, query, 10)
         plan = "\n".join(row["QUERY PLAN"] for row in connection.execute(statement, values))
         assert f"Index Scan using {nearness.index_name(0)[:-1]}" in plan
-    with pool.transaction(archives.of("u").number) as connection:
+    with pool.transaction(archives.of("u").speaker) as connection:
         assert connection.execute(nearness.nearest_first(10), values).fetchall() == []
 
 

@@ -99,14 +99,19 @@ def test_what_is_sent_and_not_acknowledged_is_given_up_by_the_kernel(
 
 @pytest.mark.parametrize(
     "state",
-    ["40001", "40P01", "53100", "53200", "53300", "55P03", "57014", "57P03", "58030", "25006"],
+    [
+        *("40001", "40P01", "53100", "53200", "53300", "55P03", "57014", "57P03", "58030", "25006"),
+        *("42501", "42P01", "42703", "42883", "3F000", "3D000", "28000"),
+    ],
 )
-def test_what_goes_away_by_itself_is_told_as_such(postgres: PostgresServer, state: str) -> None:
+def test_what_goes_away_by_itself_or_by_the_operators_hand_is_told_as_such(
+    postgres: PostgresServer, state: str
+) -> None:
     with raising(postgres, state) as fail, pytest.raises(StoreUnavailableError, match="told so"):
         fail()
 
 
-@pytest.mark.parametrize("state", ["22003", "23505", "42501", "42P01", "XX001"])
+@pytest.mark.parametrize("state", ["22003", "23505", "42601", "54000", "XX001"])
 def test_what_no_patience_mends_is_told_as_it_is(postgres: PostgresServer, state: str) -> None:
     with raising(postgres, state) as fail, pytest.raises(psycopg.Error) as told:
         fail()

@@ -3,6 +3,10 @@
 Several processes may use the same schema.  A tenant has a number from the first
 time that it is asked for; numbers stay known here, names are never part of a
 statement's text.
+
+Another server (`PostgresPool.server`) is asked for them again.  It may have given
+away numbers of notices, vectors and removals that its predecessor had: they go on
+far behind, so that nobody who has seen those takes new ones for old.
 """
 
 from __future__ import annotations
@@ -13,10 +17,16 @@ from contextlib import AbstractContextManager
 from shepherd_memory.archive.postgres_archive import PostgresArchive
 from shepherd_memory.archive.postgres_nearness import PostgresNearness
 from shepherd_memory.archive.postgres_pool import PostgresPool, text_of
+from shepherd_memory.archive.postgres_speaker import Speaker
 from shepherd_memory.archive.postgres_transaction import Fence, batch
 from shepherd_memory.archive.postgres_writer import PostgresArchiveWriter
 from shepherd_memory.archive.records import Erased
 from shepherd_memory.errors import NoTenantError
+
+_SKIPPED = 1 << 20
+"""More than a server can have committed that the one in its place lacks."""
+_SKIP = """UPDATE tenants SET generation = generation + %(by)s, last_notice = last_notice + %(by)s,
+    last_vectors = last_vectors + %(by)s WHERE tenant = %(tenant)s"""
 
 
 class PostgresArchives:
@@ -40,15 +50,19 @@ class PostgresArchives:
         """See `Archives.of`."""
         if not tenant:
             raise NoTenantError
-        archive = self._known.get(tenant)
-        if archive is None:
-            archive = PostgresArchive(self._pool, tenant, self._number_of(tenant), self._nearness)
-            self._known[tenant] = archive
+        known = self._known.get(tenant)
+        if known is not None and known.speaker.server == self._pool.server:
+            return known
+        speaker = self._speaker_of(tenant, is_known=known is not None)
+        archive = PostgresArchive(self._pool, tenant, speaker, self._nearness)
+        self._known[tenant] = archive
         return archive
 
     def batch(self) -> AbstractContextManager[Callable[[str], PostgresArchiveWriter]]:
         """See `Archives.batch`; one transaction for all tenants."""
-        return batch(self._pool, lambda tenant: self.of(tenant).number, self._fence, self._nearness)
+        return batch(
+            self._pool, lambda tenant: self.of(tenant).speaker, self._fence, self._nearness
+        )
 
     def tenants(self) -> list[str]:
         """See `Archives.tenants`."""
@@ -69,13 +83,19 @@ class PostgresArchives:
     def close(self) -> None:
         """See `Archives.close`; nothing is open here."""
 
-    def _number_of(self, tenant: str) -> int:
+    def _speaker_of(self, tenant: str, *, is_known: bool) -> Speaker:
+        """The tenant's number in the server that is there now; `is_known` from another."""
         with self._pool.transaction() as connection:
             connection.execute(
                 "INSERT INTO tenants (name) VALUES (%s) ON CONFLICT DO NOTHING", (tenant,)
             )
             row = connection.execute(
-                "SELECT tenant FROM tenants WHERE name = %s", (tenant,)
+                "SELECT tenant, pg_postmaster_start_time() AS server FROM tenants WHERE name = %s",
+                (tenant,),
             ).fetchone()
-        assert row is not None, "a tenant's row is never removed"
-        return int(row["tenant"])
+            assert row is not None, "a tenant's row is never removed"
+            speaker = Speaker(int(row["tenant"]), row["server"])
+            if is_known:
+                self._pool.speak_for(connection, speaker)
+                connection.execute(_SKIP, {"by": _SKIPPED, "tenant": speaker.number})
+        return speaker

@@ -35,6 +35,7 @@ from shepherd_memory.archive.postgres_rows import (
     summary_of,
     turn_of,
 )
+from shepherd_memory.archive.postgres_speaker import Speaker
 from shepherd_memory.archive.postgres_transaction import PostgresTransaction
 from shepherd_memory.archive.postgres_writer import FACT_NOW, PostgresArchiveWriter
 from shepherd_memory.archive.records import (
@@ -85,30 +86,26 @@ class PostgresArchive:
     """`Archive` of one tenant; any thread, writers of one tenant wait for each other."""
 
     def __init__(
-        self, pool: PostgresPool, tenant: str, number: int, nearness: PostgresNearness | None
+        self, pool: PostgresPool, tenant: str, speaker: Speaker, nearness: PostgresNearness | None
     ) -> None:
-        """`number` is the tenant's in `tenants`."""
         self._pool = pool
         self._nearness = nearness
         self._tenant = tenant
-        self._number = number
+        self.speaker = speaker
+        """The tenant in every table; of one server, see `PostgresPool`."""
+        self._number = speaker.number
 
     @property
     def tenant(self) -> str:
         """See `Archive.tenant`."""
         return self._tenant
 
-    @property
-    def number(self) -> int:
-        """The tenant's in every table."""
-        return self._number
-
     @contextmanager
     def writing(self) -> Iterator[PostgresArchiveWriter]:
         """See `Archive.writing`."""
         with self._pool.pipelined() as connection:
             transaction = PostgresTransaction(self._pool, connection, self._nearness)
-            writer = transaction.writer(self._tenant, self._number)
+            writer = transaction.writer(self._tenant, self.speaker)
             yield writer
             writer.flush()
 
@@ -278,7 +275,7 @@ class PostgresArchive:
         nearness = self._nearness
         if nearness is None or nearness.model != model:
             return None
-        with self._pool.pipelined(self._number) as connection:
+        with self._pool.pipelined(self.speaker) as connection:
             return nearness.candidates(connection, self._number, query, limit)
 
     def fill_nearness(self) -> int:
@@ -313,7 +310,7 @@ class PostgresArchive:
     def erase_session(self, session: str, now_unix_ns: int) -> Erased:
         """See `Upkeep.erase_session`."""
         with self._erasing() as transaction:
-            connection = transaction.speaking_for(self._number)
+            connection = transaction.speaking_for(self.speaker)
             return erase_session(connection, self._number, session, now_unix_ns)
 
     def erase_turn(self, archive_id: str, now_unix_ns: int) -> Erased:
@@ -323,28 +320,28 @@ class PostgresArchive:
     def erase_fact(self, key: str) -> Erased:
         """See `Upkeep.erase_fact`."""
         with self._erasing() as transaction:
-            connection = transaction.speaking_for(self._number)
+            connection = transaction.speaking_for(self.speaker)
             facts = "DELETE FROM facts WHERE tenant = %s AND key = %s"
             return Erased(facts=deleted(connection, facts, self._number, key))
 
     def erase_all(self, now_unix_ns: int) -> Erased:
         """Everything of the tenant, but for a tombstone."""
         with self._erasing() as transaction:
-            return erase_all(transaction.speaking_for(self._number), self._number, now_unix_ns)
+            return erase_all(transaction.speaking_for(self.speaker), self._number, now_unix_ns)
 
     def prune(self, quota: Quota, now_unix_ns: int) -> Erased:
         """See `Upkeep.prune`."""
-        with self._pool.transaction(self._number) as connection:
+        with self._pool.transaction(self.speaker) as connection:
             surplus = beyond(connection, self._number, quota)
         return self._remove(surplus, now_unix_ns) if surplus else Erased()
 
     def backup(self, path: Path) -> None:
         """See `Upkeep.backup`; the tenant's rows as lines of JSON, to read and not to restore."""
-        copy_rows(self._pool, self._number, path)
+        copy_rows(self._pool, self.speaker, path)
 
     def _remove(self, archive_ids: list[str], now_unix_ns: int) -> Erased:
         with self._erasing() as transaction:
-            connection = transaction.speaking_for(self._number)
+            connection = transaction.speaking_for(self.speaker)
             bury(connection, self._number, archive_ids, now_unix_ns)
             return remove_turns(connection, self._number, archive_ids)
 
@@ -352,15 +349,15 @@ class PostgresArchive:
     def _erasing(self) -> Iterator[PostgresTransaction]:
         with self._pool.transaction() as connection:
             transaction = PostgresTransaction(self._pool, connection)
-            transaction.lock(self._number)
+            transaction.lock(self.speaker)
             yield transaction
 
     def _turns(self, where: str, **values: object) -> list[StoredTurn]:
-        with self._pool.pipelined(self._number) as connection:
+        with self._pool.pipelined(self.speaker) as connection:
             return list(select_turns(connection, where, {"tenant": self._number, **values}))
 
     def _rows(self, statement: str, **values: object) -> list[DictRow]:
-        with self._pool.pipelined(self._number) as connection:
+        with self._pool.pipelined(self.speaker) as connection:
             return connection.execute(statement, {"tenant": self._number, **values}).fetchall()
 
     def _paged(

@@ -17,6 +17,8 @@ from psycopg.abc import RV, PQGen
 from psycopg.rows import DictRow
 from psycopg.waiting import Ready
 
+from shepherd_memory.archive.postgres_speaker import Speaker
+
 
 class SilentServerError(psycopg.OperationalError):
     """The server has said nothing for too long; the connection is closed."""
@@ -27,6 +29,8 @@ class PatientConnection(psycopg.Connection[DictRow]):
 
     silence_s = 60.0
     """Seconds without a byte from the server after which a wait is given up."""
+    spoken: list[tuple[Speaker | None, psycopg.Cursor[DictRow]]]
+    """For whom the transaction has spoken, and what the server said to that."""
 
     @classmethod
     def connect(cls, conninfo: str = "", **arguments: Any) -> Self:

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 
 from shepherd_events.events import BlockHash, StreamId, Tier
 from shepherd_events.stream_cursor import Position
-from shepherd_memory.archive.postgres_pool import STREAMS, Connection, PostgresPool, text_of
+from shepherd_memory.archive.postgres_pool import Connection, PostgresPool, text_of
+from shepherd_memory.archive.postgres_speaker import STREAMS
 from shepherd_memory.archive.postgres_transaction import Fence
 from shepherd_memory.block_index import BlockIndex, BlockRecord, Holder
 from shepherd_memory.eviction import TurnKey

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -19,7 +20,7 @@ from psycopg import sql
 from psycopg.adapt import Dumper
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import Format
-from psycopg.rows import DictRow, dict_row
+from psycopg.rows import dict_row
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from shepherd_memory.archive.outage import Outage
@@ -29,18 +30,20 @@ from shepherd_memory.archive.postgres_connection import (
     SilentServerError,
     first_line_of,
 )
+from shepherd_memory.archive.postgres_speaker import REPLACED, Speaker
 from shepherd_memory.errors import StoreUnavailableError
 
 log = logging.getLogger(__name__)
 
-Connection = psycopg.Connection[DictRow]
+Connection = PatientConnection
 
-STREAMS = 0
-"""Instead of a tenant's number: what is known of the streams."""
-
-_PASSING = ("08", "25", "40", "53", "55", "57", "58")
-"""Classes of SQLSTATE that go away by themselves or by the operator's hand: the connection, a
-read-only server, deadlocks, lacking resources, locks, a shutdown or time-out, the system.
+_PASSING = (
+    *("08", "25", "28", "3D", "3F", "40", "53", "55", "57", "58"),
+    *("42501", "42P01", "42703", "42704", "42883"),
+)
+"""Classes of SQLSTATE that go away by themselves or by the operator's hand, whatever is written:
+the connection, a read-only server, deadlocks, lacking resources, locks, a shutdown or time-out,
+the system; a role, database, schema, table, column, type, function or privilege that is not there.
 
 Source: https://www.postgresql.org/docs/16/errcodes-appendix.html
 """
@@ -106,6 +109,9 @@ def text_of(raw: bytes) -> str:
 class PostgresPool:
     """Transactions on the tables of one schema; any thread.
 
+    Every transaction asks which server it is in, since behind a pooler a connection does not
+    say it, and none is committed that speaks for a number from another.
+
     Methods raise StoreUnavailableError where the server cannot be used just now: within
     `connect_timeout_s`, at once while somebody else waits for a server out of reach, after
     `silence_s` in the middle of a transaction.
@@ -114,6 +120,8 @@ class PostgresPool:
     def __init__(self, options: PostgresOptions) -> None:
         """Open no connection yet, only the pool, which fills itself."""
         self.name = options.name
+        self.server: datetime | None = None
+        """The latest that was heard of; None before the first."""
         self._options = options
         self._begin = _beginning(options)
         self._outage = Outage(self.name, self._tell)
@@ -133,20 +141,23 @@ class PostgresPool:
 
     @contextmanager
     def transaction(
-        self, tenant: int | None = None, *, is_snapshot: bool = False
+        self, speaker: Speaker | None = None, *, is_snapshot: bool = False
     ) -> Iterator[Connection]:
         """Committed at the end of the block, undone by an exception; for a tenant's rows or none.
 
         Every statement of a snapshot sees the same moment.
         """
         with self._connection() as connection, connection.transaction():
+            connection.spoken = []
             if is_snapshot:
                 connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            self.speak_for(connection, tenant)
+            self.speak_for(connection, speaker)
+            self._check_servers(connection)
             yield connection
+            self._check_servers(connection)
 
     @contextmanager
-    def pipelined(self, tenant: int | None = None) -> Iterator[Connection]:
+    def pipelined(self, speaker: Speaker | None = None) -> Iterator[Connection]:
         """As `transaction`, without waiting for a statement's result until it is fetched.
 
         An error of a statement whose result nobody fetches is raised by a later one, at the
@@ -157,13 +168,16 @@ class PostgresPool:
             connection.pipeline() as pipeline,
             connection.transaction(),
         ):
-            self.speak_for(connection, tenant)
+            connection.spoken = []
+            self.speak_for(connection, speaker)
             yield connection
             pipeline.sync()
+            self._check_servers(connection)
 
-    def speak_for(self, connection: Connection, tenant: int | None) -> None:
-        """Make the rest of a transaction a tenant's."""
-        connection.execute(self._begin, (tenant,))
+    def speak_for(self, connection: Connection, speaker: Speaker | None) -> None:
+        """Make the rest of a transaction a tenant's; where it must not be, it is not committed."""
+        number = None if speaker is None else speaker.number
+        connection.spoken.append((speaker, connection.execute(self._begin, (number,))))
 
     def close(self) -> None:
         """Let go of all connections; idempotent."""
@@ -182,6 +196,25 @@ class PostgresPool:
             except SilentServerError as error:
                 self._outage.begin(str(error))
                 raise
+
+    def _check_servers(self, connection: Connection) -> None:
+        """Whether those for whom a transaction spoke have their numbers from this server.
+
+        Raises:
+            StoreUnavailableError: one of them has not.
+        """
+        spoken, connection.spoken = connection.spoken, []
+        for speaker, said in spoken:
+            (row,) = said.fetchall()
+            self._hear_of(row["server"])
+            if speaker is not None and speaker.server not in {None, row["server"]}:
+                raise StoreUnavailableError(self.name, REPLACED)
+
+    def _hear_of(self, server: datetime) -> None:
+        if self.server not in {None, server}:
+            log.warning("%s: %s", self.name, REPLACED)
+            self._pool.drain()
+        self.server = server
 
     def _why_none(self) -> str:
         busy = f"all {self._options.max_connections} connections are in use"
@@ -252,4 +285,5 @@ def _beginning(options: PostgresOptions) -> bytes:
         for name, value in settings.items()
     ]
     own = sql.SQL("set_config('shepherd.tenant', coalesce(%s::bigint::text, ''), true)")
-    return sql.SQL("SELECT {}").format(sql.SQL(", ").join([*calls, own])).as_bytes(None)
+    server = sql.SQL("pg_postmaster_start_time() AS server")
+    return sql.SQL("SELECT {}").format(sql.SQL(", ").join([*calls, own, server])).as_bytes(None)

@@ -14,6 +14,7 @@ from functools import partial
 
 from shepherd_memory.archive.postgres_nearness import PostgresNearness
 from shepherd_memory.archive.postgres_pool import Connection, PostgresPool
+from shepherd_memory.archive.postgres_speaker import Speaker
 from shepherd_memory.archive.postgres_writer import PostgresArchiveWriter
 
 
@@ -29,26 +30,26 @@ class PostgresTransaction:
         self._pool = pool
         self._connection = connection
         self._nearness = nearness
-        self._tenant: int | None = None
+        self._speaker: Speaker | None = None
 
-    def speaking_for(self, tenant: int) -> Connection:
+    def speaking_for(self, speaker: Speaker) -> Connection:
         """The connection, which shows and takes this tenant's rows until it speaks for another."""
-        if tenant != self._tenant:
-            self._pool.speak_for(self._connection, tenant)
-            self._tenant = tenant
+        if speaker != self._speaker:
+            self._pool.speak_for(self._connection, speaker)
+            self._speaker = speaker
         return self._connection
 
-    def lock(self, tenant: int) -> None:
+    def lock(self, speaker: Speaker) -> None:
         """Wait until nobody else writes for a tenant, and keep others waiting."""
-        self.speaking_for(tenant).execute(
-            "SELECT 1 FROM tenants WHERE tenant = %s FOR NO KEY UPDATE", (tenant,)
+        self.speaking_for(speaker).execute(
+            "SELECT 1 FROM tenants WHERE tenant = %s FOR NO KEY UPDATE", (speaker.number,)
         )
 
-    def writer(self, tenant: str, number: int) -> PostgresArchiveWriter:
+    def writer(self, tenant: str, speaker: Speaker) -> PostgresArchiveWriter:
         """The tenant's writer in this transaction."""
-        self.lock(number)
+        self.lock(speaker)
         return PostgresArchiveWriter(
-            partial(self.speaking_for, number), tenant, number, self._nearness
+            partial(self.speaking_for, speaker), tenant, speaker.number, self._nearness
         )
 
 
@@ -59,7 +60,7 @@ Fence = Callable[[Connection], None]
 @contextmanager
 def batch(
     pool: PostgresPool,
-    number_of: Callable[[str], int],
+    speaker_of: Callable[[str], Speaker],
     fence: Fence | None,
     nearness: PostgresNearness | None,
 ) -> Iterator[Callable[[str], PostgresArchiveWriter]]:
@@ -71,13 +72,13 @@ def batch(
         def writer(tenant: str) -> PostgresArchiveWriter:
             nonlocal transaction
             if tenant not in writers:
-                number = number_of(tenant)
+                speaker = speaker_of(tenant)
                 if transaction is None:
                     connection = opened.enter_context(pool.pipelined())
                     if fence is not None:
                         fence(connection)
                     transaction = PostgresTransaction(pool, connection, nearness)
-                writers[tenant] = transaction.writer(tenant, number)
+                writers[tenant] = transaction.writer(tenant, speaker)
             return writers[tenant]
 
         yield writer

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from open_directories import let_others_reach
+from open_directory import open_directory
 from shepherd_worker.engine.embedded.model.shared_memory import map_readonly
 from shepherd_worker.engine.embedded.transfer import shm
 from shepherd_worker.engine.embedded.transfer.frames import Kind, encode_header
@@ -66,29 +66,29 @@ def test_a_socket_directory_that_others_may_enter_is_refused(
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
-async def test_another_user_cannot_look_into_the_memory(tmp_path: Path, blocks: Blocks) -> None:
+async def test_another_user_cannot_look_into_the_memory(blocks: Blocks) -> None:
     """Even one who reaches the socket, past its directory."""
-    let_others_reach(tmp_path)
-    async with service(blocks.storage) as server:
-        reachable = tmp_path / "socket"
-        os.link(socket_of(server), reachable)
-        open_to_all(reachable, 0o777)
-        attach = encode_header(Kind.ATTACH, FINGERPRINT, []).hex()
-        code = (
-            "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
-            f"s.sendall(bytes.fromhex('{attach}')); print(s.recv(1))"
-        )
-        done = await asyncio.to_thread(
-            subprocess.run,
-            ["/usr/bin/env", "python3", "-c", code, str(reachable)],
-            user=65534,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    with open_directory() as directory:
+        async with service(blocks.storage) as server:
+            reachable = directory / "socket"
+            os.link(socket_of(server), reachable)
+            open_to_all(reachable, 0o777)
+            attach = encode_header(Kind.ATTACH, FINGERPRINT, []).hex()
+            code = (
+                "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]);"
+                f"s.sendall(bytes.fromhex('{attach}')); print(s.recv(1))"
+            )
+            done = await asyncio.to_thread(
+                subprocess.run,
+                ["/usr/bin/env", "python3", "-c", code, str(reachable)],
+                user=65534,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
 
-        assert done.stdout in {"b''\n", ""}
-        assert "PermissionError" not in done.stderr
+            assert done.stdout in {"b''\n", ""}
+            assert "PermissionError" not in done.stderr
 
 
 def test_lent_memory_can_neither_be_written_nor_shrunk(blocks: Blocks) -> None:

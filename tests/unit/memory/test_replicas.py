@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from shepherd_memory.errors import StoreUnavailableError
+from shepherd_memory.errors import LeaseLostError, StoreUnavailableError
 from shepherd_memory.replicas import Replica
 
 DEADLINE_S = 10
@@ -145,6 +145,18 @@ async def test_whether_the_store_can_be_used_is_told_while_nobody_leads_here() -
         lease.is_down = True
         await life.stopped.wait()
         assert life.told == "told so", "before the lease is given back"
+
+
+async def test_work_that_finds_the_lease_lost_is_begun_again_when_it_can_be_had() -> None:
+    lease = ToldLease()
+    async with living(lease) as life:
+        lost = LeaseLostError("index", "told so")
+        life.failure = ExceptionGroup("streams", [ExceptionGroup("applier", [lost])])
+        await life.stopped.wait()
+        life.failure = None
+        life.leading.clear()
+        await life.leading.wait()
+        assert lease.released >= 1
 
 
 async def test_what_else_ends_the_work_ends_the_replica() -> None:

@@ -186,3 +186,21 @@ def test_recalls_are_bounded_and_what_found_no_room_is_counted() -> None:
     assert (len(recalls), recalls.dropped) == (MAX_RECALLS, 5)
     assert recalls.taken()["t"]["0"] == 2
     assert len(recalls) == 0
+
+
+async def test_who_begins_again_looks_at_every_document_again(world: World) -> None:
+    """A store that lacks what it had gives the numbers of its documents to others."""
+    lagging = FakeArchives()
+    keep(world.archives, *(a_turn(n) for n in range(1, 4)), archived=True)
+    keep(lagging, a_turn(9), archived=True)
+    upkeep = world.upkeep(OneEmbedder())
+
+    for archives, vectors in ((world.archives, 3), (lagging, 1)):
+        upkeep._archives = archives
+        running = asyncio.create_task(upkeep.run())
+        async with asyncio.timeout(20):
+            while archives.of("t").stats().vectors < vectors:  # noqa: ASYNC110 - the model is in a thread
+                await asyncio.sleep(0.001)
+        running.cancel()
+        await asyncio.wait([running])
+        assert archives.of("t").stats().vectors == vectors
