@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from array import array
 from collections.abc import AsyncIterator
+from itertools import count
 from typing import Any
 
 import pytest
@@ -68,7 +69,18 @@ class Router:
             }
         )
         assert record["lifecycle"] == "schedulable"
-        await asyncio.sleep(0.3)  # its subscription is not seen from here
+        await self._hears(number)
+
+    async def _hears(self, number: int) -> None:
+        """Returns once a worker's messages reach the router: its subscription is not seen from here."""
+        async with asyncio.timeout(10):
+            for token in count(1000):
+                prompt = array("I", [token] * SIZE)
+                hashes = array("Q", block_hashes(root_hash(b"model"), prompt, SIZE))
+                self.workers[number].publish([BlocksStored(hashes, None, prompt, 0)])
+                await asyncio.sleep(0.02)
+                if await self.overlap(number, token_ids=prompt.tolist()):
+                    return
 
     async def overlap(self, number: int, tier: str = "device", **asked: Any) -> int:
         """Blocks of the prompt that a worker is thought to hold."""
@@ -108,6 +120,9 @@ async def test_the_worker_that_holds_the_prompt_is_chosen(router: Router) -> Non
 
 async def test_what_was_said_before_the_router_came_is_replayed_to_it(router: Router) -> None:
     router.workers[1].publish([run(0, 2)])
+    async with asyncio.timeout(5):
+        while not router.workers[1].counters.messages:  # noqa: ASYNC110 - a thread sends
+            await asyncio.sleep(0.001)
     await router.add(1)
     router.workers[1].publish([run(2, 4)])
 

@@ -99,6 +99,8 @@ class MsgpackPublisher:
         """
         assert self._context is None, "start() is called once"
         self._context = context = zmq.Context()
+        # A listener takes a copy for its connections: set later, one that breaks now lingers for ever.
+        context.linger = _LINGER_MS
         try:
             live = self._listen(zmq.PUB, self._endpoint.port, _HWM_MESSAGES)
             self.live = live.getsockopt_string(zmq.LAST_ENDPOINT)
@@ -176,7 +178,7 @@ class MsgpackPublisher:
         except Exception:
             logger.exception("the stream in vLLM's form ends here")
         finally:
-            live.close(linger=_LINGER_MS)
+            live.close()
 
     def _take(self) -> list[BlockEvent] | None:
         """What leaves together; None when all is sent and nothing more will come."""

@@ -98,8 +98,11 @@ class ZmqPublisherTransport:
         self._context = zmq.Context()
         self._live = self._context.socket(zmq.PUB)
         self._live.set_hwm(self._send_hwm_frames)
+        # A listener takes a copy for its connections: set later, one that breaks now lingers for ever.
+        self._live.linger = _GOODBYE_LINGER_MS
         control = self._context.socket(zmq.ROUTER)
         control.set_hwm(_UNREAD_REPLIES)
+        control.linger = 0
         control.maxmsgsize = _MAX_REQUEST_BYTES
         if self._gate is not None:
             self._gate.open(self._context)
@@ -112,8 +115,8 @@ class ZmqPublisherTransport:
                 control=self._listen(control, self._control_port),
             )
         except TransportError:
-            self._live.close(linger=0)
-            control.close(linger=0)
+            self._live.close()
+            control.close()
             self._context.term()
             self._context = None
             raise
@@ -135,7 +138,7 @@ class ZmqPublisherTransport:
         """Let the last frames leave, then free both ports."""
         if self._context is None:
             return
-        self._live.close(linger=_GOODBYE_LINGER_MS)
+        self._live.close()
         self._context.term()
         self._context = None
         self._answering.join()
@@ -261,7 +264,7 @@ def _serve(control: zmq.Socket[bytes], answer: Callable[[bytes], bytes]) -> None
     except Exception:
         logger.exception("no control request will be answered any more")
     finally:
-        control.close(linger=0)
+        control.close()
 
 
 def check_is_near(endpoint: str) -> None:
