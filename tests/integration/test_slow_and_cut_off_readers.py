@@ -177,7 +177,7 @@ async def test_row_9_with_nothing_but_silence_from_both_ports_a_reader_says_so(
             began = time.monotonic()
             await reader.read_until(lambda: subscription.state is StreamState.STALE)
 
-            assert time.monotonic() - began < PATIENCE.silence_s + 2.0
+            assert time.monotonic() - began < PATIENCE.silence_s + 5.0
             live.heal()
             control.heal()
             await reader.read_until(lambda: has_all(reader, truth))
@@ -272,7 +272,7 @@ async def test_rows_7_and_8_a_follower_is_stopped_and_then_its_worker(tmp_path: 
         worker.stop()
         began = time.monotonic()
         wait(lambda one: one["state"] == "stale")
-        assert time.monotonic() - began < SILENCE_S + 2.0
+        assert time.monotonic() - began < SILENCE_S + 5.0
         worker.go_on()
         worker.flood(50)
         last = worker.truth()
