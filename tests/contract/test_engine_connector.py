@@ -137,7 +137,6 @@ async def test_a_prefill_and_a_decode_engine_may_share_a_store(
         result = await prefill.prefill(request(PROMPT))
         answer = await ask(decode, request(PROMPT), result.handoff)
         await until(lambda: prefill.stats().leases == 0)
-        await saved(prefill, name, 4)
 
     assert answer == await without_store(name)
     assert decode.stats().prompt_tokens_transferred_total == 16

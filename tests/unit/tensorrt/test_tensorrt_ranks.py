@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from array import array
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from engine_calls import Answer, ask, ask_all, config, request, started, until
 from shepherd_events.block_hash import root_hash, salt_id
 from shepherd_events.events import Attribution, BlocksRemoved, BlocksStored, CacheContext, Tier
 from shepherd_worker.engine import create_engine
-from shepherd_worker.engine.protocol import EngineInfo, SequenceFinished
+from shepherd_worker.engine.protocol import EngineInfo, EngineStats, SequenceFinished
 from shepherd_worker.engine.trtllm.engine import TrtllmEngine
 from shepherd_worker.engine.trtllm.kv_events import (
     EventReader,
@@ -125,14 +126,24 @@ async def test_a_rank_that_there_is_not_is_refused_by_name() -> None:
 
 async def test_sizes_and_load_are_of_all_ranks_and_of_each() -> None:
     engine = ranked(num_kv_blocks=32)
+
+    async def ask_again_and_again() -> None:
+        while True:
+            await ask(engine, on(1, num=100))
+
+    def load() -> EngineStats:
+        seen.append(engine.stats())
+        return seen[-1]
+
     async with started(engine) as info:
-        stream = engine.generate(on(1, num=300))
-        await anext(stream)
-        await until(lambda: sum(engine.stats().rank_blocks_referenced) > 0)
-        busy = engine.stats()
-        await stream.aclose()
-        await until(lambda: engine.stats().num_running == 0)
-        idle = engine.stats()
+        seen: list[EngineStats] = []
+        asking = asyncio.create_task(ask_again_and_again())
+        await until(lambda: sum(load().rank_blocks_referenced) > 0)
+        busy = seen[-1]
+        asking.cancel()
+        await asyncio.wait([asking])
+        await until(lambda: load().num_running == 0)
+        idle = seen[-1]
 
     assert info.num_blocks[Tier.DEVICE] == 64
     assert busy.rank_blocks_referenced[0] == 0 < busy.rank_blocks_referenced[1]
