@@ -48,6 +48,7 @@ class MsgpackPublisher:
 
     def __init__(self) -> None:
         self._context = zmq.Context[zmq.Socket[bytes]]()
+        self._context.linger = 0
         self._queue: queue.Queue[EventBatch | None] = queue.Queue(100_000)
         self._ring: deque[tuple[int, bytes]] = deque(maxlen=RING_BATCHES)
         self._live = self._context.socket(zmq.PUB)

@@ -8,11 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from dataclasses import replace
+from datetime import timedelta
 
 import psycopg
 import pytest
 
 from postgres_server import SERVICE, PostgresServer
+from shepherd_memory.archive.postgres import PostgresArchives
 from shepherd_memory.archive.postgres_pool import PostgresOptions, PostgresPool
 from shepherd_memory.errors import StoreUnavailableError
 
@@ -101,7 +104,7 @@ def test_what_is_sent_and_not_acknowledged_is_given_up_by_the_kernel(
     "state",
     [
         *("40001", "40P01", "53100", "53200", "53300", "55P03", "57014", "57P03", "58030", "25006"),
-        *("42501", "42P01", "42703", "42883", "3F000", "3D000", "28000"),
+        *("42501", "42P01", "42703", "42704", "42883", "3F000", "3D000", "28000"),
     ],
 )
 def test_what_goes_away_by_itself_or_by_the_operators_hand_is_told_as_such(
@@ -117,3 +120,23 @@ def test_what_no_patience_mends_is_told_as_it_is(postgres: PostgresServer, state
         fail()
 
     assert told.value.sqlstate == state
+
+
+def test_a_number_from_another_server_neither_reads_nor_writes(postgres: PostgresServer) -> None:
+    """Whatever connection it is: behind a pooler one may lead to another server each time."""
+    with closing(PostgresPool(postgres.fresh())) as pool:
+        mine = PostgresArchives(pool).of("t").speaker
+        assert mine.server is not None
+        stale = replace(mine, server=mine.server - timedelta(microseconds=1))
+        fact = (
+            "INSERT INTO facts (tenant, key, folded, value, set_unix_ns) VALUES (%s, %s, %s, %s, 1)"
+        )
+
+        with pytest.raises(StoreUnavailableError, match="replaced"), pool.transaction(stale):
+            pytest.fail("it could be read")
+        for opened in (pool.transaction, pool.pipelined):
+            with pytest.raises(StoreUnavailableError, match="replaced"), opened() as connection:
+                pool.speak_for(connection, stale)
+                connection.execute(fact, (mine.number, "k", "k", "v"))
+        with pool.transaction(mine) as connection:
+            assert connection.execute("SELECT 1 FROM facts").fetchall() == []

@@ -15,7 +15,7 @@ from shepherd_memory.archive.sqlite import SqliteArchive
 from shepherd_memory.arrivals import StreamEnded
 from shepherd_memory.clocks import Clocks
 from shepherd_memory.consumer import Consumer
-from shepherd_memory.errors import StoreUnavailableError
+from shepherd_memory.errors import LeaseLostError, StoreUnavailableError
 from shepherd_memory.fake import FakeWorker, SpelledTranscript
 from shepherd_memory.index_store import IndexStore
 from shepherd_memory.metrics import Metrics
@@ -99,6 +99,34 @@ class FlakyArchives(SqliteArchives):
         if self.is_down:
             raise StoreUnavailableError("the tenant's file", "database or disk is full")
         return super().of(tenant)
+
+
+class LeasedArchives(SqliteArchives):
+    """Whose lease somebody else has."""
+
+    def of(self, tenant: str) -> SqliteArchive:
+        raise LeaseLostError("the tenant's file", "told so")
+
+
+async def test_who_lost_the_lease_ends_at_once_instead_of_trying_again(world: World) -> None:
+    worker = FakeWorker()
+    worker.complete([("user", "question?"), ("assistant", "answer")])
+    world.stop()
+    world.start(LeasedArchives)
+    async with WriterThread() as writer:
+        applier = Applier(
+            consumer=world.consumer,
+            writer=writer,
+            bell=Bell(),
+            metrics=world.metrics,
+            clocks=Clocks(),
+        )
+        for frame in worker.frames:
+            await applier.put(frame)
+        with pytest.raises(LeaseLostError, match="told so"):
+            await asyncio.wait_for(applier.run(), 10)
+
+    assert world.consumer.positions == {}
 
 
 async def test_while_a_store_is_down_streams_wait_and_nothing_is_lost(world: World) -> None:

@@ -40,6 +40,20 @@ class OneEmbedder:
         return np.ones((len(texts), 1), np.float32)
 
 
+class EitherArchives(FakeArchives):
+    """Now these archives, now those."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = FakeArchives()
+
+    def of(self, tenant: str) -> FakeArchive:
+        return self.now.of(tenant)
+
+    def tenants(self) -> list[str]:
+        return self.now.tenants()
+
+
 class World:
     def __init__(self, writer: WriterThread) -> None:
         self.archives = FakeArchives()
@@ -190,13 +204,14 @@ def test_recalls_are_bounded_and_what_found_no_room_is_counted() -> None:
 
 async def test_who_begins_again_looks_at_every_document_again(world: World) -> None:
     """A store that lacks what it had gives the numbers of its documents to others."""
-    lagging = FakeArchives()
-    keep(world.archives, *(a_turn(n) for n in range(1, 4)), archived=True)
+    ahead, lagging = FakeArchives(), FakeArchives()
+    keep(ahead, *(a_turn(n) for n in range(1, 4)), archived=True)
     keep(lagging, a_turn(9), archived=True)
+    world.archives = either = EitherArchives()
     upkeep = world.upkeep(OneEmbedder())
 
-    for archives, vectors in ((world.archives, 3), (lagging, 1)):
-        upkeep._archives = archives
+    for archives, vectors in ((ahead, 3), (lagging, 1)):
+        either.now = archives
         running = asyncio.create_task(upkeep.run())
         async with asyncio.timeout(20):
             while archives.of("t").stats().vectors < vectors:  # noqa: ASYNC110 - the model is in a thread
